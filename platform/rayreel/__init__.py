@@ -1,0 +1,1 @@
+"""RayReel: LTX-2 audio-video diffusion on a Ray cluster."""

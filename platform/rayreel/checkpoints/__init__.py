@@ -1,0 +1,1 @@
+"""Weight files: reading, naming, building, adapters."""

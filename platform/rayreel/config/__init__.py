@@ -1,0 +1,1 @@
+"""Every value that a person can write, and the architectures that weight files declare."""

@@ -1,0 +1,37 @@
+"""What can go wrong, as a tree.
+
+::
+
+    RayreelError
+    ├── SpecError          a value that a person wrote is wrong; nothing has started
+    ├── CheckpointError    a weight file is missing, damaged or does not belong
+    ├── ClusterError       the cluster cannot hold the job, or lost it
+    └── ItemError          one item cannot be done; the others go on
+        └── MediaError     an image, video or audio file cannot be read or written
+
+A wrong argument to a function is a ``ValueError``; ``assert`` is for our own invariants.
+"""
+
+
+class RayreelError(Exception):
+    """Base of every error that a caller may want to catch."""
+
+
+class SpecError(RayreelError):
+    """A spec, a prompt list or a command line is wrong; found before any work starts."""
+
+
+class CheckpointError(RayreelError):
+    """A weight file is missing, damaged, or does not fit the architecture that its metadata names."""
+
+
+class ClusterError(RayreelError):
+    """The Ray cluster cannot hold the job."""
+
+
+class ItemError(RayreelError):
+    """One item cannot be done; the job goes on with the others."""
+
+
+class MediaError(ItemError):
+    """A media file cannot be decoded or encoded."""

@@ -1,0 +1,202 @@
+"""Tensors that belong together, and the arithmetic of their shapes.
+
+Letters: B batch, C channels, F frames, H height, W width, T tokens, D width, L text tokens.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ScaleFactors(NamedTuple):
+    """Pixels per latent position of a video VAE along time, height and width."""
+
+    time: int = 8
+    height: int = 32
+    width: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoLatentShape:
+    """Shape of a video latent ``(B, C, F, H, W)``."""
+
+    batch: int
+    channels: int
+    frames: int
+    height: int
+    width: int
+
+    @classmethod
+    def from_pixels(
+        cls,
+        *,
+        frames: int,
+        height: int,
+        width: int,
+        channels: int,
+        factors: ScaleFactors,
+        batch: int = 1,
+    ) -> "VideoLatentShape":
+        """Shape that ``frames x height x width`` pixels are encoded to; what does not fit is cut off."""
+        return cls(
+            batch=batch,
+            channels=channels,
+            frames=(frames - 1) // factors.time + 1,
+            height=height // factors.height,
+            width=width // factors.width,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens after patchifying with patch size 1."""
+        return self.frames * self.height * self.width
+
+    def pixel_frames(self, factors: ScaleFactors) -> int:
+        """Frames that the latent decodes to."""
+        return (self.frames - 1) * factors.time + 1
+
+    def to_tuple(self) -> tuple[int, int, int, int, int]:
+        """``(B, C, F, H, W)``."""
+        return (self.batch, self.channels, self.frames, self.height, self.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioLatentShape:
+    """Shape of an audio latent ``(B, C, frames, bins)``."""
+
+    batch: int
+    channels: int
+    frames: int
+    bins: int
+
+    @classmethod
+    def from_duration(
+        cls,
+        duration_s: float,
+        *,
+        channels: int,
+        bins: int,
+        latents_per_second: float = 25.0,
+        batch: int = 1,
+    ) -> "AudioLatentShape":
+        """Shape that covers a duration, rounded half to even."""
+        return cls(
+            batch=batch, channels=channels, frames=round(duration_s * latents_per_second), bins=bins
+        )
+
+    def to_tuple(self) -> tuple[int, int, int, int]:
+        """``(B, C, frames, bins)``."""
+        return (self.batch, self.channels, self.frames, self.bins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentState:
+    """One stream while it is denoised.
+
+    Attributes:
+        latent: Noisy tokens ``(B, T, D)``.
+        clean_latent: Content that conditioned tokens are pulled to, like ``latent``.
+        denoise_mask: Float32 ``(B, T, 1)``: 1 generates a token, 0 keeps it.
+        positions: Float32 ``(B, axes, T, 2)``: start and end of each token; seconds, then pixels.
+        attention_mask: Self-attention strengths in [0, 1], ``(B, T, T)``, or ``None`` for all ones.
+        keyframes_mask: ``(B, T, 1)``: non-zero for tokens that hold a single pixel frame, or ``None``.
+    """
+
+    latent: Tensor
+    clean_latent: Tensor
+    denoise_mask: Tensor
+    positions: Tensor
+    attention_mask: Tensor | None = None
+    keyframes_mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modality:
+    """What the transformer reads of one stream.
+
+    Attributes:
+        latent: Tokens ``(B, T, D)``; their dtype is the dtype of the hidden states.
+        sigma: Float32 ``(B,)``: noise level of the stream.
+        timesteps: Float32 ``(B, T, 1)``: noise level of each token, ``denoise_mask * sigma``.
+        positions: Float32 ``(B, axes, T, 2)``.
+        context: Text ``(B, L, C)``.
+        context_mask: ``None``; integer ``(B, L)`` with 1 for valid tokens; or an additive bias ``(B, 1, 1, L)``.
+        attention_mask: ``None`` or self-attention strengths in [0, 1], broadcastable to ``(B, T, T)``.
+        keyframes_mask: ``None`` or ``(B, T, 1)``, non-zero for tokens that hold a single pixel frame.
+        enabled: ``False`` leaves the stream as it is; it still serves as context for the other one.
+    """
+
+    latent: Tensor
+    sigma: Tensor
+    timesteps: Tensor
+    positions: Tensor
+    context: Tensor
+    context_mask: Tensor | None = None
+    attention_mask: Tensor | None = None
+    keyframes_mask: Tensor | None = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextContext:
+    """A prompt as the transformer reads it: one embedding per stream.
+
+    Attributes:
+        video: ``(L, C)`` or batched ``(B, L, C)``.
+        audio: The same for the audio stream.
+    """
+
+    video: Tensor
+    audio: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latents:
+    """A generated clip before decoding; either stream may be absent.
+
+    Attributes:
+        video: ``(C, F, H, W)``, or batched with B in front.
+        audio: ``(C, frames, bins)``, or batched with B in front.
+    """
+
+    video: Tensor | None
+    audio: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audio:
+    """A waveform: float ``(channels, samples)`` in [-1, 1]."""
+
+    waveform: Tensor
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A finished clip: RGB ``uint8`` frames ``(F, H, W, 3)`` and its sound."""
+
+    frames: Tensor
+    fps: float
+    audio: Audio | None = None
+
+
+def repeat_batch(modality: Modality, times: int) -> Modality:
+    """The same stream ``times`` over along the batch axis: ``(B, ...)`` to ``(times * B, ...)``."""
+    repeated = {
+        name: value.repeat(times, *[1] * (value.dim() - 1))
+        for name in Modality.__slots__
+        if isinstance(value := getattr(modality, name), Tensor)
+    }
+    return replace(modality, **repeated)
+
+
+def seeded_generator(seed: int, purpose: str) -> torch.Generator:
+    """CPU generator for one purpose of one request, such as ``video/stage1``.
+
+    Noise depends on the request's seed and the purpose alone: not on worker, order, batch or device.
+    """
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big") >> 1)
