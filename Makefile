@@ -1,0 +1,28 @@
+# Every target is one command that can also be typed by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: all setup demo fmt check test test-slow
+
+all: check test
+
+# Installed once, and again when the project's requirements change.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet -c constraints.txt -e ".[dev]" && touch $@
+
+setup: .venv/ready
+
+demo: setup
+	$(BIN)/rayreel render manifests/demo.yaml
+
+fmt: setup
+	$(BIN)/ruff format && $(BIN)/ruff check --fix
+
+check: setup
+	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/mypy && $(BIN)/lint-imports
+
+test: setup
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow

@@ -1,0 +1,162 @@
+"""A tiny model set in the official layout, for laptops and tests: same files, same loader, random weights."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rayreel.checkpoints import keys
+from rayreel.config.jobs import AdapterSpec, ModelSpec
+from rayreel.config.model import (
+    AudioVAEConfig,
+    TextConfig,
+    TransformerConfig,
+    UpsamplerConfig,
+    VideoVAEConfig,
+    VocoderConfig,
+)
+from rayreel.config.presets import TINY_CONFIG, TINY_UPSAMPLER_CONFIG
+from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
+from rayreel.models.text.processor import EmbeddingsProcessor
+from rayreel.models.text.tiny import write_tiny_gemma
+from rayreel.models.transformer import Transformer
+from rayreel.models.upsampler import LatentUpsampler
+from rayreel.models.video_vae import VideoDecoder, VideoEncoder
+from rayreel.models.vocoder import make_vocoder
+from rayreel.types import seeded_generator
+
+_SEED = 0
+_LORA_RANK = 4
+# Part of the cached folder's name: another number whenever the weights change.
+_EDITION = 1
+
+_CHECKPOINT = "ltx-2-tiny.safetensors"
+_GEMMA = "gemma-3-tiny"
+_UPSAMPLER = "ltx-2-tiny-spatial-upscaler-x2.safetensors"
+_LORA = "ltx-2-tiny-distilled-lora.safetensors"
+
+
+def tiny_spec(folder: Path) -> ModelSpec:
+    """The files that ``write_tiny`` puts into a folder, as a model spec."""
+    return ModelSpec(
+        checkpoint=str(folder / _CHECKPOINT),
+        gemma=str(folder / _GEMMA),
+        upsampler=str(folder / _UPSAMPLER),
+        distilled_lora=AdapterSpec(path=str(folder / _LORA)),
+    )
+
+
+def locate_model(model: Literal["tiny"] | ModelSpec) -> ModelSpec:
+    """Weight files of a model; the tiny one is written to the user's cache when it is first needed.
+
+    Processes may race: each writes a folder of its own, and the first to rename it wins.
+    """
+    if isinstance(model, ModelSpec):
+        return model
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayreel"
+    folder = cache / f"tiny-{_EDITION}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="tiny-", dir=cache))
+        write_tiny(fresh)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            # Another process was faster, with the same bytes.
+            shutil.rmtree(fresh)
+    return tiny_spec(folder)
+
+
+def write_tiny(folder: Path) -> None:
+    """Write the whole set: checkpoint, Gemma folder, upsampler and distilled LoRA.
+
+    Args:
+        folder: Made if it is not there; files of the same names are replaced. The same bytes each time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tiny_gemma(folder / _GEMMA, _SEED)
+    gemma = json.loads((folder / _GEMMA / "config.json").read_text("utf-8"))["text_config"]
+    text = TextConfig.model_validate(TINY_CONFIG["transformer"])
+    vae = VideoVAEConfig.model_validate(TINY_CONFIG["vae"])
+    audio = AudioVAEConfig.model_validate(TINY_CONFIG["audio_vae"])
+    transformer = Transformer(TransformerConfig.model_validate(TINY_CONFIG["transformer"]))
+    parts: Iterable[tuple[nn.Module, keys.Rules]] = (
+        (transformer, keys.TRANSFORMER),
+        (
+            EmbeddingsProcessor(
+                text,
+                hidden_size=gemma["hidden_size"],
+                num_hidden_states=gemma["num_hidden_layers"] + 1,
+            ),
+            keys.TEXT,
+        ),
+        (VideoEncoder(vae), keys.VIDEO_ENCODER),
+        (VideoDecoder(vae), keys.VIDEO_DECODER),
+        (AudioEncoder(audio), keys.AUDIO_ENCODER),
+        (AudioDecoder(audio), keys.AUDIO_DECODER),
+        (make_vocoder(VocoderConfig.model_validate(TINY_CONFIG["vocoder"])), keys.VOCODER),
+    )
+    tensors: dict[str, Tensor] = {}
+    for module, rules in parts:
+        tensors |= _weights(module, rules)
+    save_file(
+        tensors,
+        folder / _CHECKPOINT,
+        {"config": json.dumps(TINY_CONFIG), "model_version": "2.0.0", "format": "pt"},
+    )
+    upsampler = LatentUpsampler(UpsamplerConfig.model_validate(TINY_UPSAMPLER_CONFIG))
+    save_file(
+        _weights(upsampler, keys.UPSAMPLER),
+        folder / _UPSAMPLER,
+        {"config": json.dumps(TINY_UPSAMPLER_CONFIG), "format": "pt"},
+    )
+    save_file(_lora(transformer), folder / _LORA, {"format": "pt"})
+
+
+def _weights(module: nn.Module, rules: keys.Rules) -> dict[str, Tensor]:
+    """Parameters drawn anew, buffers as the module made them, under the names of the file."""
+    drawn = {name: _draw(name, parameter.shape) for name, parameter in module.named_parameters()}
+    state = {**dict(module.named_buffers()), **drawn}
+    return {
+        keys.file_name(name, rules): tensor.to(
+            torch.float32 if "scale_shift_table" in name else torch.bfloat16
+        ).contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def _draw(name: str, shape: torch.Size) -> Tensor:
+    """Values that keep signals at unit size: fan-in scaled weights, norms near one, small biases."""
+    noise = torch.randn(shape, generator=seeded_generator(_SEED, name))
+    if "norm" in name and name.endswith("weight"):
+        return 1 + 0.05 * noise
+    if len(shape) < 2:
+        return 0.02 * noise
+    if "scale_shift_table" in name:
+        return noise / 4
+    # Transposed convolutions keep their input width first, and each output sees k / stride taps.
+    fan_in = shape[0] * 2 if ".ups." in f".{name}" else math.prod(shape[1:])
+    return noise / math.sqrt(fan_in)
+
+
+def _lora(transformer: nn.Module) -> dict[str, Tensor]:
+    tensors = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            shapes = {
+                "lora_A": (_LORA_RANK, module.in_features),
+                "lora_B": (module.out_features, _LORA_RANK),
+            }
+            for half, shape in shapes.items():
+                key = f"diffusion_model.{name}.{half}.weight"
+                noise = torch.randn(shape, generator=seeded_generator(_SEED, key))
+                tensors[key] = (noise / (2 * math.sqrt(shape[1]))).to(torch.bfloat16)
+    return tensors

@@ -1,0 +1,78 @@
+"""What a person writes to run a job."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rayreel.config.base import StrictModel
+
+StageName = Literal["text", "stage1", "stage2", "decode"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+class AdapterSpec(StrictModel):
+    """A LoRA file, fused into the transformer when it is loaded."""
+
+    path: str = Field(description="safetensors file")
+    strength: float = Field(default=1.0, description="factor of the adapter; 0 leaves it out")
+
+
+class ModelSpec(StrictModel):
+    """Weight files in the official layout; relative paths start at the spec's folder."""
+
+    checkpoint: str = Field(description="transformer, VAEs, vocoder, text projection in one file")
+    gemma: str = Field(description="folder of the Gemma 3 text encoder")
+    upsampler: str | None = Field(default=None, description="latent spatial upsampler")
+    distilled_lora: AdapterSpec | None = Field(
+        default=None,
+        description="makes the checkpoint a distilled one: stage 2 of two_stage, and distilled. "
+        "Without it, distilled takes the checkpoint as distilled already",
+    )
+    loras: tuple[AdapterSpec, ...] = Field(default=(), description="further adapters, in order")
+
+
+class StageSpec(StrictModel):
+    """What one stage takes; what is not set follows from the spec around it."""
+
+    replicas: int | None = Field(default=None, ge=1, description="actors of the stage's pool")
+    batch_size: int | None = Field(default=None, ge=1, description="items of one call, at most")
+    device: DeviceName | None = Field(default=None, description="where it computes")
+    dtype: DtypeName | None = Field(default=None, description="what it computes in")
+    cpus: float | None = Field(default=None, gt=0, description="logical CPUs of one actor")
+    gpus: float | None = Field(default=None, ge=0, description="GPUs of one actor")
+
+
+class RenderSpec(StrictModel):
+    """A prompt list becomes clips."""
+
+    prompts: str = Field(description="JSONL, CSV or Parquet; a relative path starts at the spec")
+    output: str = Field(default="runs/render", description="run directory: a folder or a URI")
+    model: Literal["tiny"] | ModelSpec = Field(
+        default="tiny", description="weight files, or the tiny model that ships with the package"
+    )
+    defaults: dict[str, Any] = Field(
+        default_factory=dict, description="request fields for rows that do not set them"
+    )
+    seed: int = Field(default=0, ge=0, description="rows without a seed derive theirs from it")
+    placement: Literal["fused", "split"] = Field(
+        default="fused", description="all stages in one actor, or each in a pool of its own"
+    )
+    workers: int = Field(default=1, ge=1, description="actors of each pool")
+    batch_size: int = Field(default=1, ge=1, description="same-shape requests in one call, at most")
+    device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
+    dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
+    stages: dict[StageName, StageSpec] = Field(
+        default_factory=dict, description="exceptions for single stages"
+    )
+
+    def stage(self, name: StageName) -> StageSpec:
+        """What holds for one stage: its own values over the spec's."""
+        common = StageSpec(
+            replicas=self.workers,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        own = self.stages.get(name, StageSpec())
+        return common.model_copy(update=own.model_dump(exclude_none=True))

@@ -1,0 +1,146 @@
+"""A request: everything that changes the pixels and the sound of one clip, and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from rayreel.config.base import StrictModel
+from rayreel.config.sampling import Guidance
+
+PipelineName = Literal["one_stage", "two_stage", "distilled"]
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "blurry, out of focus, overexposed, underexposed, low contrast, washed out colors, noise, "
+    "grain, flicker, ghosting, motion blur, compression artifacts, banding, deformed face, "
+    "extra limbs, bad hands, uncanny skin, cartoon, 3d render, text, subtitles, watermark, logo, "
+    "wrong perspective, camera shake, cluttered background, harsh light, jitter, abrupt cuts, "
+    "frozen picture, lips out of sync, silence, distorted sound, echo, repeated dialogue"
+)
+
+
+@dataclass(frozen=True)
+class PipelineTraits:
+    """What a request must know of the pipeline that it names.
+
+    Attributes:
+        stages: Denoising stages; with two, the first one works at half size.
+        guided: Whether the first stage takes steps and guidance.
+        needs: Fields of the model spec that must be set beside the checkpoint and Gemma.
+        uses: Further fields that take part where they are set.
+    """
+
+    stages: int
+    guided: bool
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Fields of the model spec whose files change the result."""
+        return ("checkpoint", "gemma", "loras", *self.needs, *self.uses)
+
+
+PIPELINES: dict[PipelineName, PipelineTraits] = {
+    "one_stage": PipelineTraits(stages=1, guided=True),
+    "two_stage": PipelineTraits(stages=2, guided=True, needs=("upsampler", "distilled_lora")),
+    "distilled": PipelineTraits(
+        stages=2, guided=False, needs=("upsampler",), uses=("distilled_lora",)
+    ),
+}
+
+
+class ImageCondition(StrictModel):
+    """An image that a frame of the clip shall show."""
+
+    path: str = Field(description="file or URI; a relative path starts at the prompt list's folder")
+    frame: int = Field(default=0, ge=0, description="pixel frame that it conditions")
+    strength: float = Field(default=1.0, ge=0, le=1, description="1 keeps it, 0 ignores it")
+    crf: int | None = Field(
+        default=None,
+        ge=0,
+        le=51,
+        description="H.264 quality of the re-compression before encoding, 0 for none; "
+        "by default the checkpoint's generation decides",
+    )
+
+
+class RenderRequest(StrictModel):
+    """One clip. ``None`` means "by the checkpoint's generation" until the request is resolved."""
+
+    prompt: str = Field(min_length=1, description="what the clip shows and sounds like")
+    negative_prompt: str | None = Field(
+        default=None, description="what it must not be; a general list by default"
+    )
+    pipeline: PipelineName = Field(default="two_stage", description="how it is sampled")
+    width: int = Field(default=768, gt=0, le=8192, description="pixels")
+    height: int = Field(default=512, gt=0, le=8192, description="pixels")
+    num_frames: int = Field(default=121, gt=0, description="frames, 8k + 1")
+    fps: float = Field(default=24.0, gt=0, le=240, description="frames per second")
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="by default from the job's seed and the content"
+    )
+    steps: int | None = Field(default=None, ge=1, le=1000, description="model evaluations, stage 1")
+    scheduler: Literal["ltx2", "linear_quadratic"] = Field(
+        default="ltx2", description="noise levels of the guided stage"
+    )
+    audio: bool = Field(default=True, description="whether the clip has sound")
+    images: tuple[ImageCondition, ...] = Field(default=(), description="pinned frames")
+    video_guidance: Guidance | None = Field(default=None, description="of the picture; fields not set follow the generation")
+    audio_guidance: Guidance | None = Field(default=None, description="of the sound, likewise")
+    crf: int = Field(default=19, ge=0, le=51, description="H.264 quality of the file, 0 lossless")
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("a blank prompt says nothing; expected at least one word")
+        return prompt
+
+    @property
+    def traits(self) -> PipelineTraits:
+        """Traits of the pipeline that the request names."""
+        return PIPELINES[self.pipeline]
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the clip in seconds."""
+        return self.num_frames / self.fps
+
+
+def geometry_faults(
+    request: RenderRequest, *, time_factor: int = 8, space_factor: int = 32
+) -> Iterator[tuple[str, str]]:
+    """What of a request does not fit the video VAE, as pairs (field, message).
+
+    Args:
+        request: The request.
+        time_factor: Pixel frames per latent frame.
+        space_factor: Pixels per latent position.
+    """
+    if rest := (request.num_frames - 1) % time_factor:
+        low, high = request.num_frames - rest, request.num_frames - rest + time_factor
+        yield (
+            "num_frames",
+            f"{request.num_frames} does not fit the video VAE ({time_factor}k + 1 frames); "
+            f"nearest are {low} and {high}",
+        )
+    multiple = space_factor * request.traits.stages
+    for field in ("width", "height"):
+        size = getattr(request, field)
+        if size % multiple:
+            low, high = size // multiple * multiple, (size // multiple + 1) * multiple
+            nearest = f"{low} and {high}" if low else f"{high}"
+            yield (
+                field,
+                f"{size} is not a multiple of {multiple}, which {request.pipeline} needs; "
+                f"nearest: {nearest}",
+            )
+    for index, image in enumerate(request.images):
+        if image.frame >= request.num_frames:
+            yield (
+                f"images.{index}.frame",
+                f"{image.frame} is past the last of {request.num_frames} frames; "
+                f"nearest is {request.num_frames - 1}",
+            )

@@ -1,0 +1,203 @@
+"""A model with its text contexts and its guidance: noisy states in, clean estimates out.
+
+Letters: B batch of independent requests, T tokens, D width, L text tokens, C text width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from rayreel.config.sampling import Guidance
+from rayreel.diffusion.guiders import MultiModalGuider, guidance_at
+from rayreel.diffusion.protocols import Denoised
+from rayreel.diffusion.steppers import to_denoised
+from rayreel.diffusion.streams import Pair, per_stream
+from rayreel.models.transformer.perturbations import (
+    Perturbation,
+    Perturbations,
+    PerturbationType,
+)
+from rayreel.types import LatentState, Modality, TextContext, repeat_batch
+
+
+class VelocityModel(Protocol):
+    """The transformer, or anything that predicts velocities like it."""
+
+    def __call__(
+        self, video: Modality | None, audio: Modality | None, perturbations: Perturbations | None
+    ) -> Pair[Tensor]:
+        """Velocities ``(B, T, D)`` of the streams that are present."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleDenoiser:
+    """One unguided pass per evaluation, as distilled weights want it.
+
+    Attributes:
+        model: Predicts velocities.
+        context: The prompt, one for all requests or batched.
+    """
+
+    model: VelocityModel
+    context: TextContext
+
+    def __call__(
+        self,
+        video: LatentState | None,
+        audio: LatentState | None,
+        sigma: float,
+        step_index: int,  # noqa: ARG002 - every denoiser is told; only guidance counts steps
+    ) -> Pair[Denoised]:
+        """Estimates for the streams that are present."""
+        streams = per_stream(
+            lambda state, context: _modality(state, [context], enabled=True, sigma=sigma),
+            (video, audio),
+            (self.context.video, self.context.audio),
+        )
+        return per_stream(lambda x0: Denoised(x0=x0), _evaluate(self.model, streams))
+
+
+class _Pass(NamedTuple):
+    context: TextContext
+    skipped: tuple[Perturbation, ...] = ()
+
+
+@dataclass(kw_only=True)
+class GuidedDenoiser:
+    """Multi-modal guidance: all passes of a step in one forward, along the batch.
+
+    It remembers its last estimates for the steps that guidance skips: one instance per run.
+
+    Attributes:
+        model: Predicts velocities.
+        positive: The prompt, one for all requests or batched.
+        negative: The negative prompt, needed where a ``cfg_scale`` is not 1.
+        video_guidance: For the whole run, or by upper bound of the noise level.
+        audio_guidance: The same for the audio stream.
+        force_uncond: Evaluate the negative prompt whatever the scales are, as CFG++ wants it.
+    """
+
+    model: VelocityModel
+    positive: TextContext
+    negative: TextContext | None = None
+    video_guidance: Guidance | Mapping[float, Guidance] = field(default_factory=Guidance)
+    audio_guidance: Guidance | Mapping[float, Guidance] = field(default_factory=Guidance)
+    force_uncond: bool = False
+    _last: Pair[Denoised] = field(default=(None, None), init=False, repr=False)
+
+    def __call__(
+        self,
+        video: LatentState | None,
+        audio: LatentState | None,
+        sigma: float,
+        step_index: int,
+    ) -> Pair[Denoised]:
+        """Estimates for the streams that are present.
+
+        Raises:
+            ValueError: If guidance needs the negative prompt and there is none.
+        """
+        guiders = self._active_guiders((video, audio), sigma, step_index)
+        if guiders == (None, None):
+            return self._last
+        passes = self._passes(guiders, isolates=video is not None and audio is not None)
+        streams = per_stream(
+            partial(_modality, sigma=sigma),
+            (video, audio),
+            (
+                [one.context.video for one in passes.values()],
+                [one.context.audio for one in passes.values()],
+            ),
+            (guiders[0] is not None, guiders[1] is not None),
+        )
+        estimates = _evaluate(self.model, streams, [one.skipped for one in passes.values()])
+        guided = per_stream(
+            lambda x0, guider: _combine(x0, guider, list(passes)), estimates, guiders
+        )
+        self._last = guided[0] or self._last[0], guided[1] or self._last[1]
+        return self._last
+
+    def _active_guiders(
+        self, states: Pair[LatentState], sigma: float, step_index: int
+    ) -> Pair[MultiModalGuider]:
+        """Guiders of the streams that this step evaluates."""
+        guiders = (
+            MultiModalGuider(guidance_at(self.video_guidance, sigma)),
+            MultiModalGuider(guidance_at(self.audio_guidance, sigma)),
+        )
+        video, audio = (
+            None if state is None or guider.skips(step_index) else guider
+            for state, guider in zip(states, guiders, strict=True)
+        )
+        return video, audio
+
+    def _passes(self, guiders: Pair[MultiModalGuider], *, isolates: bool) -> dict[str, _Pass]:
+        """What to evaluate, by the name that ``MultiModalGuider.combine`` gives it."""
+        active = [guider for guider in guiders if guider is not None]
+        passes = {"cond": _Pass(self.positive)}
+        if self.force_uncond or any(guider.needs_uncond for guider in active):
+            if self.negative is None:
+                raise ValueError("guidance away from the negative prompt needs a negative prompt")
+            passes["uncond"] = _Pass(self.negative)
+        if any(guider.needs_perturbed for guider in active):
+            kinds = (PerturbationType.SKIP_VIDEO_SELF_ATTN, PerturbationType.SKIP_AUDIO_SELF_ATTN)
+            skipped = tuple(
+                Perturbation(kind, guider.guidance.stg_blocks)
+                for kind, guider in zip(kinds, guiders, strict=True)
+                if guider is not None and guider.needs_perturbed
+            )
+            passes["perturbed"] = _Pass(self.positive, skipped)
+        # A stream on its own has nothing to be isolated from.
+        if isolates and any(guider.needs_isolated for guider in active):
+            kinds = (PerturbationType.SKIP_A2V_CROSS_ATTN, PerturbationType.SKIP_V2A_CROSS_ATTN)
+            passes["isolated"] = _Pass(self.positive, tuple(Perturbation(kind) for kind in kinds))
+        return passes
+
+
+def _modality(
+    state: LatentState, contexts: Sequence[Tensor], enabled: bool, *, sigma: float
+) -> Modality:
+    """The stream once per context, along the batch."""
+    batched = [context.expand(len(state.latent), -1, -1) for context in contexts]
+    # A stream with nothing to generate is a pure condition: the model sees it at noise level 0.
+    generates = (state.denoise_mask > 0).flatten(1).any(dim=1)
+    once = Modality(
+        latent=state.latent,
+        sigma=generates.float() * sigma,
+        timesteps=state.denoise_mask * sigma,
+        positions=state.positions,
+        context=batched[0],
+        attention_mask=state.attention_mask,
+        keyframes_mask=state.keyframes_mask,
+        enabled=enabled,
+    )
+    return replace(repeat_batch(once, len(contexts)), context=torch.cat(batched))
+
+
+def _evaluate(
+    model: VelocityModel,
+    streams: Pair[Modality],
+    skipped: Sequence[tuple[Perturbation, ...]] | None = None,
+) -> Pair[Tensor]:
+    """Clean estimates of one forward; ``skipped`` has one entry per pass."""
+    perturbations: Perturbations | None = None
+    if skipped and any(skipped):
+        batch = next(len(stream.latent) for stream in streams if stream is not None)
+        perturbations = [one for one in skipped for _ in range(batch // len(skipped))]
+    return per_stream(
+        lambda stream, velocity: to_denoised(stream.latent, velocity, stream.timesteps),
+        streams,
+        model(*streams, perturbations),
+    )
+
+
+def _combine(x0: Tensor, guider: MultiModalGuider, passes: Sequence[str]) -> Denoised:
+    """One estimate of those of all passes, request by request."""
+    estimates = dict(zip(passes, x0.chunk(len(passes)), strict=True))
+    requests = zip(*estimates.values(), strict=True)
+    combined = [guider.combine(**dict(zip(passes, rows, strict=True))) for rows in requests]
+    return Denoised(x0=torch.stack(combined), uncond=estimates.get("uncond"))

@@ -1,0 +1,1 @@
+"""Image, video and audio files to tensors and back."""

@@ -1,0 +1,176 @@
+"""Images that condition a clip: file to RGB, compression round trip, resize and crop, model range.
+
+The order of the steps matters: the compression round trip happens at the image's own size, before
+resizing. Letters: H height, W width, C channels, F frames.
+"""
+
+import io
+import logging
+import math
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+
+from rayreel.errors import MediaError
+
+logger = logging.getLogger(__name__)
+
+MAX_CRF = 51
+
+# What Pillow's decoders raise on damaged data.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+
+
+def load_image(source: bytes | Path) -> Tensor:
+    """Read an image as it is meant to be seen: upright and in sRGB, transparency dropped.
+
+    Args:
+        source: An encoded image, or the path of one.
+
+    Returns:
+        RGB ``uint8`` ``(H, W, 3)``.
+
+    Raises:
+        MediaError: If the file is missing, damaged, not an image, or too large to decode safely.
+    """
+    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image {source}"
+    limit = Image.MAX_IMAGE_PIXELS or math.inf
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > limit:
+                raise MediaError(
+                    f"{name} has {image.width}x{image.height} pixels; at most {limit} are allowed"
+                )
+            return torch.from_numpy(np.array(_to_srgb(ImageOps.exif_transpose(image), name)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaError(f"{name} is too large: {error}") from error
+    except _DAMAGED as error:
+        raise MediaError(f"cannot read {name}: {error}") from error
+
+
+def recompress(image: Tensor, crf: int) -> Tensor:
+    """Give an image the look of a video frame: one H.264 frame, encoded and decoded again.
+
+    The model was trained on frames of compressed video; a clean still would not look like one.
+
+    Args:
+        image: RGB ``uint8`` ``(H, W, 3)``.
+        crf: Constant rate factor of x264, 0 to 51; 0 leaves the image as it is.
+
+    Returns:
+        RGB ``uint8``, cut at the bottom and the right to even sizes. Images that are less than two
+        pixels high or wide come back unchanged.
+
+    Raises:
+        ValueError: If ``crf`` is out of range.
+    """
+    if not 0 <= crf <= MAX_CRF:
+        raise ValueError(f"crf={crf} is out of range: x264 takes 0 to {MAX_CRF}")
+    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    if crf == 0 or min(height, width) == 0:
+        return image
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as output:
+        stream = output.add_stream(
+            "libx264", rate=1, options={"crf": str(crf), "preset": "veryfast"}
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        # x264's output depends on its thread count.
+        stream.thread_count = 1
+        pixels = np.ascontiguousarray(image[:height, :width].numpy())
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    buffer.seek(0)
+    with av.open(buffer, "r") as source:
+        return torch.from_numpy(next(source.decode(video=0)).to_ndarray(format="rgb24"))
+
+
+def fit(frames: Tensor, height: int, width: int) -> Tensor:
+    """Scale to cover a size, then cut out its centre: bilinear, without anti-aliasing.
+
+    Args:
+        frames: ``(H, W, C)`` or ``(F, H, W, C)``, any range and dtype.
+        height: Pixels that come out.
+        width: Pixels that come out.
+
+    Returns:
+        Float32 ``(C, height, width)`` or ``(F, C, height, width)`` in the range of the input.
+    """
+    pixels = frames.movedim(-1, -3).float()
+    old_height, old_width = pixels.shape[-2:]
+    scale = max(height / old_height, width / old_width)
+    size = (math.ceil(old_height * scale), math.ceil(old_width * scale))
+    batched = pixels if pixels.dim() == 4 else pixels[None]
+    resized = F.interpolate(batched, size=size, mode="bilinear", align_corners=False)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    cropped = resized[..., top : top + height, left : left + width]
+    return cropped if pixels.dim() == 4 else cropped[0]
+
+
+def fit_long_side(image: Tensor, long_side: int) -> Tensor:
+    """Scale an image so that its longer side has a given length, as the prompt enhancer reads it.
+
+    Args:
+        image: ``(H, W, C)``, any range and dtype.
+        long_side: Pixels of the longer side that come out; the other side is rounded down.
+
+    Returns:
+        Float32 ``(H', W', C)`` in the range of the input.
+    """
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    return fit(image, int(height * scale), int(width * scale)).movedim(0, -1)
+
+
+def to_model_input(pixels: Tensor) -> Tensor:
+    """Pixels as the video VAE reads them.
+
+    Args:
+        pixels: 0 to 255, ``(C, H, W)`` for an image or ``(F, C, H, W)`` for a video.
+
+    Returns:
+        Float32 ``(1, C, F, H, W)`` in [-1, 1].
+    """
+    frames = pixels if pixels.dim() == 4 else pixels[None]
+    return (frames.float() / 127.5 - 1).movedim(1, 0)[None]
+
+
+def _to_srgb(image: Image.Image, name: str) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    image = _without_alpha(image)
+    if profile:
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                io.BytesIO(profile),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+        except ImageCms.PyCMSError as error:
+            logger.warning("%s: colour profile ignored, it does not fit the image: %s", name, error)
+        else:
+            assert converted is not None, "None comes back only from conversions in place"
+            return converted
+    return image.convert("RGB")
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """The image in a mode that a colour profile describes: ``L``, ``RGB`` or ``CMYK``."""
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16-bit grey at 255 instead of scaling it.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixel format {image.mode} has no known range; save with 8 or 16 bits")
+    if image.mode == "LA":
+        return image.convert("L")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image
+    # Through RGBA, as Pillow warns about palettes with translucent entries otherwise.
+    return image.convert("RGBA").convert("RGB")

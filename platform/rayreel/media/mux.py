@@ -1,0 +1,129 @@
+"""One MP4 from frames and sound: H.264 and AAC, the same bytes for the same clip."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from heapq import merge
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+import torch
+from av.audio.stream import AudioStream
+from av.packet import Packet
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from rayreel.errors import MediaError
+from rayreel.media.yuv import rgb_to_i420
+from rayreel.types import Audio, Clip
+
+
+def write_clip(path: Path, clip: Clip, *, crf: int = 19) -> None:
+    """Write a clip as MP4 (H.264, BT.709 limited range; AAC stereo) that plays while it downloads.
+
+    The file has exactly the clip's frames at exactly its frame rate. Sound that is longer than the
+    frames is cut to their duration; shorter sound stays as it is.
+
+    Args:
+        path: File to write, ending in ``.mp4``; its folder exists.
+        clip: Frames on any device, with even height and width; sound, if any, in stereo.
+        crf: Constant rate factor of x264: 0 is lossless, 51 the worst.
+
+    Raises:
+        MediaError: If the clip cannot be encoded.
+        OSError: If the file cannot be written.
+    """
+    _check(path, clip)
+    rate = frame_rate(clip.fps)
+    # Edit lists count in the movie's time scale: this makes the sound's length exact to a sample.
+    time_scale = clip.audio.sample_rate_hz if clip.audio else 1000
+    options = {"movflags": "+faststart", "movie_timescale": str(time_scale)}
+    try:
+        with av.open(str(path), "w", options=options) as output:
+            video = output.add_stream(
+                "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"}
+            )
+            tracks = [_encode_video(video, clip.frames, rate)]
+            if clip.audio:
+                audio = output.add_stream("aac", rate=clip.audio.sample_rate_hz, layout="stereo")
+                tracks.append(_encode_audio(audio, clip.audio, len(clip.frames) / rate))
+            for packet in merge(*tracks, key=_decoding_time):
+                output.mux(packet)
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise MediaError(f"cannot encode {path}: {error}") from error
+
+
+def frame_rate(fps: float) -> Fraction:
+    """Exact frame rate that a float stands for, such as 30000/1001 for 29.97002997.
+
+    Raises:
+        MediaError: If ``fps`` is not a positive number.
+    """
+    # 1001 is the denominator of the NTSC rates, the only common ones that floats cannot hold.
+    if not 1 / 1001 <= fps < float("inf"):
+        raise MediaError(f"fps={fps} is not a frame rate")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _check(path: Path, clip: Clip) -> None:
+    if clip.frames.dtype != torch.uint8 or clip.frames.dim() != 4 or clip.frames.shape[-1] != 3:
+        raise ValueError(
+            f"frames must be uint8 (F, H, W, 3), not {clip.frames.dtype} {tuple(clip.frames.shape)}"
+        )
+    frames, height, width, _ = clip.frames.shape
+    if frames == 0 or height == 0 or width == 0 or height % 2 or width % 2:
+        raise MediaError(
+            f"cannot encode {path}: {frames} frames of {width}x{height}; H.264 in yuv420p needs at "
+            "least one frame, and an even width and height"
+        )
+    if clip.audio is None:
+        return
+    waveform = clip.audio.waveform
+    if waveform.dim() != 2 or waveform.shape[0] != 2 or waveform.shape[1] == 0:
+        raise MediaError(
+            f"cannot encode {path}: audio must be stereo (2, samples), not {tuple(waveform.shape)}"
+        )
+    if not waveform.isfinite().all():
+        raise MediaError(f"cannot encode {path}: audio has samples that are not finite numbers")
+
+
+# PyAV's packets are generic for type checkers only.
+AnyPacket: TypeAlias = "Packet[Any]"
+
+
+def _encode_video(stream: VideoStream, frames: Tensor, rate: Fraction) -> Iterator[AnyPacket]:
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    # x264's output depends on its thread count.
+    stream.thread_count = 1
+    stream.codec_context.color_range = ColorRange.MPEG
+    stream.codec_context.colorspace = Colorspace.ITU709
+    stream.codec_context.color_primaries = ColorPrimaries.BT709
+    stream.codec_context.color_trc = ColorTrc.BT709
+    for index, pixels in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(rgb_to_i420(pixels).cpu().numpy(), format="yuv420p")
+        frame.color_range, frame.colorspace = ColorRange.MPEG, Colorspace.ITU709
+        # The stream's own time base changes when the header is written.
+        frame.pts, frame.time_base = index, 1 / rate
+        yield from stream.encode(frame)
+    yield from stream.encode()
+
+
+def _encode_audio(stream: AudioStream, audio: Audio, duration_s: Fraction) -> Iterator[AnyPacket]:
+    kept = audio.waveform[:, : round(duration_s * audio.sample_rate_hz)]
+    samples = (kept.detach().cpu().float().clamp(-1, 1) * 32767).to(torch.int16)
+    interleaved = np.ascontiguousarray(samples.T.numpy()).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(interleaved, format="s16", layout="stereo")
+    frame.sample_rate = audio.sample_rate_hz
+    frame.pts, frame.time_base = 0, Fraction(1, audio.sample_rate_hz)
+    yield from stream.encode(frame)
+    yield from stream.encode()
+
+
+def _decoding_time(packet: AnyPacket) -> Fraction:
+    assert packet.dts is not None, "encoders set it"
+    return packet.dts * packet.time_base

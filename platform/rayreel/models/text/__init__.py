@@ -1,0 +1,1 @@
+"""Prompts to the embeddings that the transformer attends to."""

@@ -1,0 +1,69 @@
+"""Prompts to token ids of a fixed length. Letters: B prompts, L tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from rayreel.errors import CheckpointError
+
+PAD_ID = 0
+BOS_ID = 2
+
+# The length that the networks are trained with. Registers fill what a prompt leaves free, so
+# another length conditions differently.
+PROMPT_TOKENS = 1024
+
+
+class PromptTokenizer:
+    """Gemma's tokenizer, with the padding that the connectors expect.
+
+    Reads ``tokenizer.json`` itself: transformers 5 takes only the vocabulary from the file and
+    brings its own rules for splitting text.
+    """
+
+    def __init__(self, folder: Path, *, length: int = PROMPT_TOKENS) -> None:
+        """Read the tokenizer of a Gemma folder.
+
+        Args:
+            folder: Holds ``tokenizer.json``.
+            length: Tokens of every encoded prompt; a multiple of the connectors' registers.
+
+        Raises:
+            CheckpointError: If the file is missing or is not a tokenizer.
+        """
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise CheckpointError(f"Gemma folder {folder} has no tokenizer.json")
+        try:
+            self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except Exception as error:  # the library has no narrower class for a broken file
+            raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.length = length
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode prompts, padded on the left.
+
+        Args:
+            prompts: Any text; surrounding white space is dropped. An empty one is a lone BOS.
+
+        Returns:
+            Token ids and mask (1 for BOS and text, 0 for padding), both int64 ``(B, length)``.
+        """
+        input_ids = torch.full((len(prompts), self.length), PAD_ID)
+        mask = torch.zeros_like(input_ids)
+        for row, prompt in enumerate(prompts):
+            ids = self._ids(prompt)
+            input_ids[row, -len(ids) :] = torch.tensor(ids)
+            mask[row, -len(ids) :] = 1
+        return input_ids, mask
+
+    def _ids(self, prompt: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(prompt.strip()).ids
+        if ids[:1] != [BOS_ID]:
+            ids = [BOS_ID, *ids]
+        return ids[: self.length]

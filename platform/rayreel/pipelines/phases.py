@@ -1,0 +1,361 @@
+"""What the pipelines share: the steps from a request to a clip, each for a batch of requests.
+
+Requests of one batch agree in ``batch_key``. Everything that depends on chance or on content is
+prepared request by request, so a request gives the same clip in every batch, up to the rounding of
+larger matrix products.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import fsspec
+import torch
+from torch import Tensor
+
+from rayreel.conditioning.keyframes import Keyframe
+from rayreel.conditioning.replacement import LatentReplacement
+from rayreel.config.request import ImageCondition, RenderRequest
+from rayreel.config.sampling import Guidance
+from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser
+from rayreel.diffusion.loop import denoise as denoising_loop
+from rayreel.diffusion.noisers import GaussianNoise, add_noise
+from rayreel.diffusion.protocols import Denoiser
+from rayreel.diffusion.schedulers import (
+    STAGE_2_SIGMAS,
+    LinearQuadraticScheduler,
+    LTX2Scheduler,
+)
+from rayreel.diffusion.states import AudioTarget, Target, VideoTarget, clear_conditioning
+from rayreel.diffusion.steppers import Euler
+from rayreel.errors import MediaError
+from rayreel.media.image import fit, load_image, recompress, to_model_input
+from rayreel.models.transformer import Transformer
+from rayreel.models.upsampler import upsample_latents
+from rayreel.models.tiling import TileSizeConfig
+from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
+from rayreel.models.vocoder import decode_audio
+from rayreel.pipelines.components import Components
+from rayreel.types import (
+    Audio,
+    AudioLatentShape,
+    Clip,
+    Latents,
+    LatentState,
+    TextContext,
+    VideoLatentShape,
+    seeded_generator,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRequest:
+    """A resolved request and its text.
+
+    Attributes:
+        request: The request, every field set.
+        context: The prompt.
+        negative: The negative prompt, where the request is guided.
+    """
+
+    request: RenderRequest
+    context: TextContext
+    negative: TextContext | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One denoising run of a pipeline.
+
+    Attributes:
+        name: Keeps the noise of a request's runs apart.
+        downscale: Divisor of the request's width and height.
+        sigmas: Noise levels ``(steps + 1,)``; the first one is how much of the start is noised.
+        guided: Whether the request's guidance applies.
+    """
+
+    name: str
+    downscale: int
+    sigmas: Tensor
+    guided: bool
+
+
+def batch_key(request: RenderRequest) -> tuple[object, ...]:
+    """What requests must agree in to be denoised in one batch."""
+    appended = sum(image.frame > 0 for image in request.images)
+    return (
+        request.pipeline,
+        (request.num_frames, request.height, request.width),
+        request.duration_s if request.audio else None,
+        (request.steps, request.scheduler),
+        (request.video_guidance, request.audio_guidance),
+        appended,
+    )
+
+
+def run_sigmas(request: RenderRequest) -> Tensor:
+    """Noise levels of the guided stage: the request's scheduler over its steps."""
+    assert request.steps is not None, "guided requests are resolved"
+    scheduler = LTX2Scheduler() if request.scheduler == "ltx2" else LinearQuadraticScheduler()
+    return scheduler.sigmas(request.steps)
+
+
+@torch.inference_mode()
+def encode(
+    components: Components,
+    requests: Sequence[RenderRequest],
+    known: Mapping[str, TextContext] | None = None,
+) -> list[EncodedRequest]:
+    """Encode the prompts of requests, and the negative prompts of guided ones, each text once.
+
+    Args:
+        components: For the text encoder.
+        requests: Resolved.
+        known: Texts that are encoded already.
+    """
+    texts = [text for r in requests for text in (r.prompt, r.negative_prompt) if text is not None]
+    contexts = dict(known or {})
+    if new := [text for text in dict.fromkeys(texts) if text not in contexts]:
+        contexts |= zip(new, components.text_encoder(new), strict=True)
+    return [
+        EncodedRequest(
+            request=request,
+            context=contexts[request.prompt],
+            negative=None
+            if request.negative_prompt is None
+            else contexts[request.negative_prompt],
+        )
+        for request in requests
+    ]
+
+
+@torch.inference_mode()
+def denoise(
+    components: Components,
+    transformer: Transformer,
+    batch: Sequence[EncodedRequest],
+    phase: Phase,
+    start: Sequence[Latents] | None = None,
+) -> list[Latents]:
+    """Denoise a batch of requests.
+
+    Args:
+        components: For the video encoder, where requests are conditioned on images.
+        transformer: The weights of this phase.
+        batch: Requests of one ``batch_key``.
+        phase: What to run.
+        start: One clip per request to refine; ``None`` starts from noise.
+
+    Returns:
+        One clip per request, unbatched, on the components' device.
+    """
+    requests = [encoded.request for encoded in batch]
+    begin = start or [Latents(video=None, audio=None)] * len(requests)
+    pairs = list(zip(requests, begin, strict=True))
+    video_target = _video_target(components, requests[0], phase.downscale)
+    video: LatentState | None = _stacked(
+        [_video_state(components, r, phase, video_target, s.video) for r, s in pairs]
+    )
+    audio_target = audio = None
+    if requests[0].audio:
+        audio_target = _audio_target(components, requests[0])
+        audio = _stacked(
+            [_audio_state(components, r, phase, audio_target, s.audio) for r, s in pairs]
+        )
+    denoiser = _denoiser(components, transformer, batch, guided=phase.guided)
+    video, audio = denoising_loop(phase.sigmas, (video, audio), denoiser, (Euler(), Euler()))
+    return [
+        Latents(video=one_video, audio=one_audio)
+        for one_video, one_audio in zip(
+            _latents(video, video_target, len(batch)),
+            _latents(audio, audio_target, len(batch)),
+            strict=True,
+        )
+    ]
+
+
+@torch.inference_mode()
+def upsample(components: Components, batch: Sequence[Latents]) -> list[Latents]:
+    """Double width and height of the pictures; the sound stays."""
+    videos = [latents.video for latents in batch if latents.video is not None]
+    larger = upsample_latents(
+        components.upsampler,
+        components.video_statistics,
+        torch.stack(videos).to(components.device, components.dtype),
+    )
+    return [
+        Latents(video=video, audio=latents.audio)
+        for video, latents in zip(larger, batch, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def decode(components: Components, request: RenderRequest, latents: Latents) -> Clip:
+    """Decode one clip to frames and sound."""
+    assert latents.video is not None, "every pipeline makes a picture"
+    video = latents.video[None].to(components.device, components.dtype)
+    chunks = tiled_decode(
+        components.video_decoder,
+        video,
+        TileSizeConfig.from_long_side(
+            request.height, request.width, factor=components.files.factors.height
+        ),
+        noise=gaussian(seeded_generator(request.seed or 0, "video/decode")),
+    )
+    frames = torch.cat([to_rgb(chunk)[0].cpu() for chunk in chunks])
+    audio = None
+    if latents.audio is not None:
+        latent = latents.audio[None].to(components.device, components.dtype)
+        waveform = decode_audio(components.audio_decoder, components.vocoder, latent)[0].cpu()
+        audio = Audio(waveform=waveform, sample_rate_hz=components.vocoder.sample_rate_hz)
+    return Clip(frames=frames, fps=request.fps, audio=audio)
+
+
+def _video_target(components: Components, request: RenderRequest, downscale: int) -> VideoTarget:
+    files = components.files
+    shape = VideoLatentShape.from_pixels(
+        frames=request.num_frames,
+        height=request.height // downscale,
+        width=request.width // downscale,
+        channels=files.video_vae.latent_channels,
+        factors=files.factors,
+    )
+    return VideoTarget(shape=shape, fps=request.fps, factors=files.factors)
+
+
+def _audio_target(components: Components, request: RenderRequest) -> AudioTarget:
+    config = components.files.audio_vae
+    shape = AudioLatentShape.from_duration(
+        request.duration_s,
+        channels=config.network.z_channels,
+        bins=config.latent_bins,
+        latents_per_second=config.latents_per_second,
+    )
+    return AudioTarget(
+        shape=shape,
+        sample_rate_hz=config.sample_rate_hz,
+        hop_length=config.preprocessing.stft.hop_length,
+        downsample=config.downsample,
+    )
+
+
+def refine(
+    components: Components, batch: Sequence[EncodedRequest], latents: Sequence[Latents]
+) -> list[Latents]:
+    """Second stage of every pipeline that has one: double the picture, then a few distilled steps."""
+    phase = Phase(name="stage2", downscale=1, sigmas=torch.tensor(STAGE_2_SIGMAS), guided=False)
+    larger = upsample(components, latents)
+    return denoise(components, components.distilled_transformer, batch, phase, larger)
+
+
+def _video_state(
+    components: Components,
+    request: RenderRequest,
+    phase: Phase,
+    target: VideoTarget,
+    start: Tensor | None,
+) -> LatentState:
+    state = _initial_state(components, target, start)
+    for image in request.images:
+        state = _condition(components, image, target).apply(state, target)
+    return _noised(state, target, _noise(request, phase, "video"), phase)
+
+
+def _audio_state(
+    components: Components,
+    request: RenderRequest,
+    phase: Phase,
+    target: AudioTarget,
+    start: Tensor | None,
+) -> LatentState:
+    state = _initial_state(components, target, start)
+    return _noised(state, target, _noise(request, phase, "audio"), phase)
+
+
+def _initial_state(components: Components, target: Target, start: Tensor | None) -> LatentState:
+    where = {"device": components.device, "dtype": components.dtype}
+    latent = torch.zeros(target.shape.to_tuple(), **where) if start is None else start[None]
+    return target.initial_state(latent.to(**where))
+
+
+def _condition(
+    components: Components, image: ImageCondition, target: VideoTarget
+) -> LatentReplacement | Keyframe:
+    """An image at the first frame replaces it; at any other one it is appended as a keyframe."""
+    factors, shape = components.files.factors, target.shape
+    try:
+        with fsspec.open(image.path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise MediaError(f"cannot read image {image.path}: {error}") from error
+    try:
+        pixels = recompress(load_image(data), image.crf or 0)
+    except MediaError as error:
+        raise MediaError(f"image {image.path}: {error}") from error
+    frame = to_model_input(
+        fit(pixels, shape.height * factors.height, shape.width * factors.width)
+    )
+    latent = components.video_encoder(frame.to(components.device, components.dtype))
+    if image.frame == 0:
+        return LatentReplacement(latent=latent, strength=image.strength)
+    return Keyframe(latent=latent, frame_index=image.frame, strength=image.strength)
+
+
+def _noise(request: RenderRequest, phase: Phase, stream: str) -> GaussianNoise:
+    assert request.seed is not None, "requests are resolved"
+    return GaussianNoise([seeded_generator(request.seed, f"{stream}/{phase.name}")])
+
+
+def _noised(
+    state: LatentState, target: Target, noise: GaussianNoise, phase: Phase
+) -> LatentState:
+    # The target's noise is drawn first: conditioning does not change it.
+    drawn = [noise(state.latent[:, : target.tokens])]
+    if state.latent.shape[1] > target.tokens:
+        drawn.append(noise(state.latent[:, target.tokens :]))
+    return add_noise(state, torch.cat(drawn, dim=1), float(phase.sigmas[0]))
+
+
+def _denoiser(
+    components: Components,
+    transformer: Transformer,
+    batch: Sequence[EncodedRequest],
+    *,
+    guided: bool,
+) -> Denoiser:
+    positive = _joined(components, [encoded.context for encoded in batch])
+    if not guided:
+        return SimpleDenoiser(transformer, positive)
+    request = batch[0].request
+    return GuidedDenoiser(
+        model=transformer,
+        positive=positive,
+        negative=_joined(components, [e.negative for e in batch if e.negative is not None]),
+        video_guidance=request.video_guidance or Guidance(),
+        audio_guidance=request.audio_guidance or Guidance(),
+    )
+
+
+def _joined(components: Components, contexts: Sequence[TextContext]) -> TextContext:
+    def join(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts).to(components.device, components.dtype)
+
+    return TextContext(
+        video=join([context.video for context in contexts]),
+        audio=join([context.audio for context in contexts]),
+    )
+
+
+def _stacked(states: Sequence[LatentState]) -> LatentState:
+    """States of single requests as one batch."""
+
+    def cat(name: str) -> Tensor | None:
+        values = [getattr(state, name) for state in states]
+        return None if values[0] is None else torch.cat(values)
+
+    return LatentState(**{field.name: cat(field.name) for field in fields(LatentState)})
+
+
+def _latents(state: LatentState | None, target: Target | None, count: int) -> Sequence[Tensor | None]:
+    if state is None or target is None:
+        return [None] * count
+    return target.unpatchify(clear_conditioning(state, target).latent).unbind()

@@ -1,0 +1,1 @@
+"""Ray-free, picklable units of a job."""

@@ -1,0 +1,128 @@
+import pytest
+import torch
+
+from rayreel.config.sampling import Guidance
+from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser
+from rayreel.diffusion.guiders import MultiModalGuider
+from rayreel.diffusion.states import frozen
+from rayreel.models.transformer.perturbations import Perturbation, PerturbationType
+from tests.diffusion.fakes import FakeModel, prompt, row, state
+
+FULL = Guidance(
+    cfg_scale=3, stg_scale=1, stg_blocks=(2,), rescale_scale=0.7, modality_scale=3, skip_step=1
+)
+
+
+def guided(model, **settings):
+    defaults = {"positive": prompt(0.5), "negative": prompt(-0.5)}
+    return GuidedDenoiser(model=model, **(defaults | settings))
+
+
+def test_all_passes_run_in_one_forward():
+    model = FakeModel()
+    denoiser = guided(model, video_guidance=FULL, audio_guidance=Guidance(cfg_scale=7))
+    denoiser(state("video", batch=2), state("audio", batch=2), 0.8, 0)
+    (video, audio, perturbations) = model.calls[0]
+    assert len(model.calls) == 1
+    prompts = [0.5, 0.5, -0.5, -0.5, 0.5, 0.5, 0.5, 0.5]
+    assert video.context[:, 0, 0].tolist() == audio.context[:, 0, 0].tolist() == prompts
+    stg = (Perturbation(PerturbationType.SKIP_VIDEO_SELF_ATTN, (2,)),)
+    isolated = (
+        Perturbation(PerturbationType.SKIP_A2V_CROSS_ATTN),
+        Perturbation(PerturbationType.SKIP_V2A_CROSS_ATTN),
+    )
+    assert perturbations == [(), (), (), (), stg, stg, isolated, isolated]
+
+
+def test_passes_combine_as_separate_ones_would():
+    model, video = FakeModel(), state("video")
+    guidance = FULL.model_copy(update={"stg_scale": 0.0})
+    result, _ = guided(model, video_guidance=guidance)(video, None, 0.8, 0)
+    cond, uncond = (
+        SimpleDenoiser(FakeModel(), prompt(value))(video, None, 0.8, 0)[0].x0
+        for value in (0.5, -0.5)
+    )
+    expected = MultiModalGuider(guidance).combine(cond, uncond=uncond)
+    torch.testing.assert_close(result.x0, expected)
+    torch.testing.assert_close(result.uncond, uncond)
+
+
+def test_batch_equals_its_requests_alone():
+    video, audio = state("video", batch=3), state("audio", batch=3, seed=1)
+
+    def denoise(video, audio):
+        denoiser = guided(FakeModel(), video_guidance=FULL, audio_guidance=FULL)
+        return [denoised.x0 for denoised in denoiser(video, audio, 0.8, 0)]
+
+    together = denoise(video, audio)
+    alone = zip(*(denoise(row(video, i), row(audio, i)) for i in range(3)), strict=True)
+    for batched, rows in zip(together, alone, strict=True):
+        assert torch.equal(batched, torch.cat(rows))
+
+
+def test_skipped_steps_reuse_the_last_estimates():
+    model = FakeModel()
+    denoiser = guided(model, video_guidance=FULL, audio_guidance=FULL)
+    first = denoiser(state("video"), state("audio"), 0.8, 0)
+    assert denoiser(state("video", seed=5), state("audio", seed=5), 0.7, 1) == first
+    assert len(model.calls) == 1
+
+
+def test_stream_that_skips_a_step_is_disabled_for_it():
+    model = FakeModel()
+    denoiser = guided(model, video_guidance=FULL)
+    first = denoiser(state("video"), state("audio"), 0.8, 0)
+    second = denoiser(state("video", seed=5), state("audio", seed=5), 0.7, 1)
+    assert [stream.enabled for stream in model.calls[1][:2]] == [False, True]
+    assert second[0] is first[0]
+    assert not torch.equal(second[1].x0, first[1].x0)
+
+
+def test_guidance_follows_the_noise_level():
+    model = FakeModel()
+    denoiser = guided(model, video_guidance={1.0: Guidance(), 0.5: Guidance(cfg_scale=2)})
+    for step, sigma in enumerate((0.9, 0.5)):
+        denoiser(state("video"), None, sigma, step)
+    assert [len(video.latent) for video, _, _ in model.calls] == [1, 2]
+
+
+def test_single_stream_is_not_isolated():
+    model = FakeModel()
+    guided(model, video_guidance=Guidance(modality_scale=3))(state("video"), None, 0.8, 0)
+    assert len(model.calls[0][0].latent) == 1
+    assert model.calls[0][2] is None
+
+
+def test_stream_without_anything_to_generate_is_at_noise_level_zero():
+    model = FakeModel()
+    SimpleDenoiser(model, prompt(0.5))(state("video"), frozen(state("audio")), 0.8, 0)
+    video, audio, _ = model.calls[0]
+    torch.testing.assert_close(video.sigma, torch.tensor([0.8]))
+    assert not audio.sigma.any()
+    assert not audio.timesteps.any()
+
+
+def test_tokens_that_are_kept_come_back_unchanged():
+    video = frozen(state("video"))
+    denoised, _ = SimpleDenoiser(FakeModel(), prompt(0.5))(video, None, 0.8, 0)
+    assert torch.equal(denoised.x0, video.latent)
+
+
+def test_negative_prompt_is_required_where_guidance_uses_it():
+    denoiser = guided(FakeModel(), negative=None, video_guidance=Guidance(cfg_scale=2))
+    with pytest.raises(ValueError, match="negative prompt"):
+        denoiser(state("video"), None, 0.8, 0)
+
+
+def test_unconditional_pass_can_be_forced():
+    denoised, _ = guided(FakeModel(), force_uncond=True)(state("video"), None, 0.8, 0)
+    assert denoised.uncond is not None
+    assert not torch.equal(denoised.uncond, denoised.x0)
+
+
+def test_default_guidance_equals_no_guidance():
+    streams = state("video"), state("audio")
+    plain = SimpleDenoiser(FakeModel(), prompt(0.5))(*streams, 0.8, 0)
+    default = GuidedDenoiser(model=FakeModel(), positive=prompt(0.5))(*streams, 0.8, 0)
+    for ours, theirs in zip(default, plain, strict=True):
+        assert torch.equal(ours.x0, theirs.x0)

@@ -1,0 +1,154 @@
+"""Whole sampling loops around the toy denoiser that the vectors describe."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rayreel.diffusion.loop import denoise, restore_kept
+from rayreel.diffusion.noisers import standardise
+from rayreel.diffusion.protocols import Denoised
+from rayreel.diffusion.res2s import denoise_res2s
+from rayreel.diffusion.steppers import AncestralEuler, CFGPlusPlusEuler, Euler, GradientEstimation
+from rayreel.diffusion.streams import per_stream
+from rayreel.types import LatentState
+from tests.parity.vectors import Case, cases
+
+FILE = "common/denoising_loops.safetensors"
+STREAMS = ("video", "audio")
+
+
+def tensors(name):
+    return Case(FILE, name).inputs
+
+
+class ToyDenoiser:
+    """The closed form that the vectors state; keeps the noise levels that it was called with."""
+
+    def __init__(self):
+        shared = tensors("shared")
+        self.targets = tuple(shared[f"{stream}_target"] for stream in STREAMS)
+        self.calls = []
+
+    def __call__(self, video, audio, sigma, step_index):
+        self.calls.append(sigma)
+        return per_stream(
+            lambda state, target: Denoised(
+                x0=target + 0.3 * sigma * torch.tanh(state.latent - target),
+                uncond=0.5 * target + 0.2 * sigma * torch.sin(state.latent),
+            ),
+            (video, audio),
+            self.targets,
+        )
+
+
+class Draws:
+    """Given noise, draw by draw."""
+
+    def __init__(self, noise):
+        self.noise, self.count = noise, 0
+
+    def __call__(self, like):
+        self.count += 1
+        return self.noise[self.count - 1]
+
+
+def states(case):
+    shared = tensors("shared") | tensors(case.options.get("masks", "shared"))
+    streams = [
+        LatentState(
+            latent=shared[f"{stream}_latent"],
+            clean_latent=shared[f"{stream}_clean"],
+            denoise_mask=shared[f"{stream}_mask"],
+            positions=torch.empty(0),
+        )
+        if stream in case.out
+        else None
+        for stream in STREAMS
+    ]
+    return tuple(streams)
+
+
+def sigmas(case):
+    return tensors(f"sigmas_{case.options['sigmas']}")["sigmas"]
+
+
+def assert_streams(case, final):
+    compared = {stream: state for stream, state in zip(STREAMS, final, strict=True) if state}
+    assert compared.keys() == case.out.keys()
+    for stream, state in compared.items():
+        case.assert_close(state.latent, stream)
+
+
+def assert_calls(case, denoiser):
+    if "calls" in case.options:
+        assert denoiser.calls == pytest.approx(case.options["calls"], rel=1e-6)
+
+
+DETERMINISTIC = [
+    *cases(FILE, "euler_distilled"),
+    *cases(FILE, "euler_[!ac]*"),
+    *cases(FILE, "gradient_estimation_*"),
+]
+STOCHASTIC = [*cases(FILE, "euler_ancestral_*"), *cases(FILE, "euler_cfg_pp_*")]
+
+
+@pytest.mark.parametrize("case", {param.id: param for param in DETERMINISTIC}.values())
+def test_deterministic_loops(case):
+    def stepper():
+        gamma = case.options.get("ge_gamma")
+        return Euler() if gamma is None else GradientEstimation(gamma)
+
+    denoiser = ToyDenoiser()
+    final = denoise(sigmas(case), states(case), denoiser, (stepper(), stepper()))
+    assert_streams(case, final)
+    assert_calls(case, denoiser)
+
+
+@pytest.mark.parametrize("case", STOCHASTIC)
+def test_stochastic_loops(case):
+    options = case.options
+    kind = CFGPlusPlusEuler if "cfg_pp" in case.name else AncestralEuler
+    noises = [Draws(tensors("noise")[stream]) for stream in STREAMS]
+    steppers = tuple(
+        kind(noise=noise, eta=options["eta"], s_noise=options["s_noise"]) for noise in noises
+    )
+    assert_streams(case, denoise(sigmas(case), states(case), ToyDenoiser(), steppers))
+    assert [noise.count for noise in noises] == [options["draws"]] * 2
+
+
+@pytest.mark.parametrize(
+    "case", [*cases(FILE, "res2s_*_legacy*"), *cases(FILE, "res2s_soft_*_legacy*")]
+)
+def test_second_order_loops(case):
+    options, denoiser = case.options, ToyDenoiser()
+    noises = tuple(Draws(tensors("noise_res2s")[stream]) for stream in STREAMS)
+    final = denoise_res2s(
+        sigmas(case),
+        states(case),
+        denoiser,
+        noises,
+        eta=options["eta"],
+        refinements=options.get("bongmath_max_iter", 100) if options["bongmath"] else 0,
+        per_token_noise=not options["legacy_mode"],
+    )
+    assert_streams(case, final)
+    assert_calls(case, denoiser)
+    assert [noise.count for noise in noises] == [options["draws"]] * 2
+
+
+@pytest.mark.parametrize("case", cases(FILE, "res2s_noise_normalisation"))
+def test_standardised_noise(case):
+    case.assert_close(standardise(case.inputs["raw"]), "noise")
+
+
+@pytest.mark.parametrize("case", cases(FILE, "post_process"))
+def test_kept_content_is_restored(case):
+    inputs = case.inputs
+    state = LatentState(
+        latent=inputs["denoised"],
+        clean_latent=inputs["clean"],
+        denoise_mask=inputs["mask"],
+        positions=torch.empty(0),
+    )
+    case.assert_close(restore_kept(inputs["denoised"], state), "out")
