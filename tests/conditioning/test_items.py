@@ -37,6 +37,7 @@ def rendered(state):
     noised = add_noise(state, noise, 1.0)
     sigmas = torch.tensor(DISTILLED_SIGMAS)
     final, _ = denoise(sigmas, (noised, None), halving, (Euler(), Euler()))
+    assert final is not None
     return TARGET.unpatchify(clear_conditioning(final, TARGET).latent)
 
 
@@ -108,5 +109,6 @@ def test_reference_of_half_the_frame_rate_ends_its_spans_with_the_target():
 def test_weak_reference_is_attended_weakly():
     item = AttentionStrength(ReferenceVideo(latent=IMAGE[..., :1]), 0.5)
     mask = item.apply(empty_state(), TARGET).attention_mask
+    assert mask is not None
     assert mask[0, :, -1].tolist() == mask[0, -1].tolist() == [0.5, 0.5, 0.5, 0.5, 1.0]
     assert mask[0, :4, :4].all()

@@ -1,5 +1,7 @@
 """A model in a few lines, and small states for it."""
 
+from typing import Any
+
 import torch
 
 from rayreel.types import LatentState, TextContext
@@ -43,9 +45,9 @@ def prompt(value):
 
 def row(whole, index):
     """One request of a batched state."""
-    return LatentState(
-        **{
-            name: None if (value := getattr(whole, name)) is None else value[index : index + 1]
-            for name in LatentState.__slots__
-        }
-    )
+    tensors = {name: getattr(whole, name) for name in LatentState.__slots__}
+    rows: dict[str, Any] = {
+        name: tensor if tensor is None else tensor[index : index + 1]
+        for name, tensor in tensors.items()
+    }
+    return LatentState(**rows)

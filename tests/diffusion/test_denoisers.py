@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,9 +15,13 @@ FULL = Guidance(
 )
 
 
-def guided(model, **settings):
+def guided(model, **settings) -> Any:
     defaults = {"positive": prompt(0.5), "negative": prompt(-0.5)}
     return GuidedDenoiser(model=model, **(defaults | settings))
+
+
+def simple(model, value) -> Any:
+    return SimpleDenoiser(model, prompt(value))
 
 
 def test_all_passes_run_in_one_forward():
@@ -38,10 +44,7 @@ def test_passes_combine_as_separate_ones_would():
     model, video = FakeModel(), state("video")
     guidance = FULL.model_copy(update={"stg_scale": 0.0})
     result, _ = guided(model, video_guidance=guidance)(video, None, 0.8, 0)
-    cond, uncond = (
-        SimpleDenoiser(FakeModel(), prompt(value))(video, None, 0.8, 0)[0].x0
-        for value in (0.5, -0.5)
-    )
+    cond, uncond = (simple(FakeModel(), value)(video, None, 0.8, 0)[0].x0 for value in (0.5, -0.5))
     expected = MultiModalGuider(guidance).combine(cond, uncond=uncond)
     torch.testing.assert_close(result.x0, expected)
     torch.testing.assert_close(result.uncond, uncond)
@@ -95,7 +98,7 @@ def test_single_stream_is_not_isolated():
 
 def test_stream_without_anything_to_generate_is_at_noise_level_zero():
     model = FakeModel()
-    SimpleDenoiser(model, prompt(0.5))(state("video"), frozen(state("audio")), 0.8, 0)
+    simple(model, 0.5)(state("video"), frozen(state("audio")), 0.8, 0)
     video, audio, _ = model.calls[0]
     torch.testing.assert_close(video.sigma, torch.tensor([0.8]))
     assert not audio.sigma.any()
@@ -104,7 +107,7 @@ def test_stream_without_anything_to_generate_is_at_noise_level_zero():
 
 def test_tokens_that_are_kept_come_back_unchanged():
     video = frozen(state("video"))
-    denoised, _ = SimpleDenoiser(FakeModel(), prompt(0.5))(video, None, 0.8, 0)
+    denoised, _ = simple(FakeModel(), 0.5)(video, None, 0.8, 0)
     assert torch.equal(denoised.x0, video.latent)
 
 
@@ -122,7 +125,7 @@ def test_unconditional_pass_can_be_forced():
 
 def test_default_guidance_equals_no_guidance():
     streams = state("video"), state("audio")
-    plain = SimpleDenoiser(FakeModel(), prompt(0.5))(*streams, 0.8, 0)
-    default = GuidedDenoiser(model=FakeModel(), positive=prompt(0.5))(*streams, 0.8, 0)
+    plain = simple(FakeModel(), 0.5)(*streams, 0.8, 0)
+    default = guided(FakeModel(), negative=None)(*streams, 0.8, 0)
     for ours, theirs in zip(default, plain, strict=True):
         assert torch.equal(ours.x0, theirs.x0)

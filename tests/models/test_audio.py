@@ -38,17 +38,25 @@ def audio_config(**network) -> AudioVAEConfig:
     )
 
 
-def nested_config(channels: int, bwe_channels: int) -> VocoderConfig:
-    first = AMP | {
-        "upsample_initial_channel": channels,
-        "upsample_rates": [5, 2, 2, 2, 2, 2],
-        "upsample_kernel_sizes": [11, 4, 4, 4, 4, 4],
-    }
-    second = AMP | {
-        "upsample_initial_channel": bwe_channels,
-        "upsample_kernel_sizes": [12, 11, 4, 4, 4],
-        "output_sampling_rate": 48000,
-    }
+def nested_config(channels: int, bwe_channels: int, **blocks) -> VocoderConfig:
+    first = (
+        AMP
+        | blocks
+        | {
+            "upsample_initial_channel": channels,
+            "upsample_rates": [5, 2, 2, 2, 2, 2],
+            "upsample_kernel_sizes": [11, 4, 4, 4, 4, 4],
+        }
+    )
+    second = (
+        AMP
+        | blocks
+        | {
+            "upsample_initial_channel": bwe_channels,
+            "upsample_kernel_sizes": [12, 11, 4, 4, 4],
+            "output_sampling_rate": 48000,
+        }
+    )
     return VocoderConfig.model_validate({"vocoder": first, "bwe": second})
 
 
@@ -268,8 +276,10 @@ def test_periodic_blocks_need_their_activation():
 
 
 def test_bandwidth_extension_computes_in_float32_from_bfloat16_weights():
+    blocks = {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]]}
+
     def make() -> nn.Module:
-        return make_vocoder(nested_config(64, 32))
+        return make_vocoder(nested_config(64, 32, **blocks))
 
     stored = {name: value.bfloat16() for name, value in make().state_dict().items()}
     mel = torch.randn(1, 2, 2, 64)

@@ -202,6 +202,13 @@ PUBLISHED_2_3 = vae(
         ),
         (
             lambda: LatentUpsampler(
+                UpsamplerConfig(mid_channels=1024, rational_resampler=True, spatial_scale=1.5)
+            ),
+            73,
+            545_058_969,
+        ),
+        (
+            lambda: LatentUpsampler(
                 UpsamplerConfig(spatial_upsample=False, temporal_upsample=True)
             ),
             72,

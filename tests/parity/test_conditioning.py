@@ -1,7 +1,7 @@
 """States before and after conditioning items, noised, and cleared again.
 
-A case describes its items in a note. ``ITEMS`` reads names and numbers from it; frames and strengths
-that a note leaves out are read off the expected positions and masks.
+A case describes its items in a note. ``ITEMS`` reads names and numbers from it; frames and
+strengths that a note leaves out are read off the expected positions and masks.
 """
 
 import json
@@ -56,8 +56,9 @@ class Scene:
     def target(self):
         if self.case.name.startswith("audio"):
             batch, channels, frames, bins = self.inputs["initial_latent"].shape
-            shape = AudioLatentShape(batch=batch, channels=channels, frames=frames, bins=bins)
-            return AudioTarget(shape=shape)
+            return AudioTarget(
+                shape=AudioLatentShape(batch=batch, channels=channels, frames=frames, bins=bins)
+            )
         names = ("batch", "channels", "frames", "height", "width")
         size = self.settings["latent_shape"]
         shape = VideoLatentShape(**dict(zip(names, size, strict=True)))
@@ -77,7 +78,8 @@ class Scene:
 
     def named(self, key):
         """The input that the note gives for a key."""
-        return self.inputs[re.search(rf"\b{key}=(\w+)", self.note)[1]]
+        (name,) = re.findall(rf"\b{key}=(\w+)", self.note)
+        return self.inputs[name]
 
     @property
     def strength(self):
@@ -181,7 +183,7 @@ def seeded_slots(scene):
 
 
 def attention_per_request(scene):
-    strengths = torch.tensor(json.loads(re.search(r"\[\[.*\]\]", scene.note)[0]))
+    strengths = torch.tensor(json.loads(scene.note[scene.note.index("[[") :]))
     frame_index = int(scene.number("frame"))
     item = Keyframe(latent=scene.inputs["keyframes"], frame_index=frame_index)
     return [AttentionStrength(item, strengths)]

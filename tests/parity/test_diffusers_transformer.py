@@ -1,7 +1,7 @@
 """The transformer against diffusers' class with random weights.
 
-Releases differ in the noise level that modulates the exchange between the streams, and diffusers has
-the older ones; where both streams share one uniform level, or do not exchange, all of them agree.
+Releases differ in the noise level that modulates the exchange between the streams, and diffusers
+has older ones; where both streams share one uniform level, or do not exchange, all of them agree.
 """
 
 from dataclasses import replace

@@ -1,19 +1,20 @@
 """Video VAE against diffusers', with random weights."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLLTX2Video
+from diffusers.models.autoencoders.autoencoder_kl_ltx2 import AutoencoderKLLTX2Video
 
 from rayreel.checkpoints.builder import build
 from rayreel.config.model import VideoVAEConfig
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.models.video_vae.decoder import NOISE_SCALE, TIMESTEP
 
-# Generation 2.0 and 2.3 in small, as each side writes it: the decoder's blocks from pixels to latent
-# in ours; widths and factors so in theirs, kinds from latent to pixels.
-GENERATIONS = {
+# Generations 2.0 and 2.3 in small, as ours and as theirs. Decoder blocks are listed from pixels to
+# latent, but for their ``upsample_type``, which runs from latent to pixels.
+GENERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "2.0": (
         {
             "encoder_blocks": [

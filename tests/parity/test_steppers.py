@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from rayreel.diffusion.protocols import Denoised
+from rayreel.diffusion.protocols import Denoised, Stepper
 from rayreel.diffusion.res2s import coefficients, sde_step
 from rayreel.diffusion.steppers import (
     AncestralEuler,
@@ -15,7 +15,6 @@ from rayreel.diffusion.steppers import (
 from tests.parity.vectors import INDEX, cases
 
 FILE = "common/diffusion_steps.safetensors"
-STEPPERS = {"euler_ancestral": AncestralEuler, "euler_cfg_pp": CFGPlusPlusEuler}
 
 
 def levels(case):
@@ -25,16 +24,17 @@ def levels(case):
 
 def double_tolerance():
     """Tolerance of float64 outputs, which the index states in words."""
-    return float(re.search(r"float64.*: (\S+)", INDEX[FILE]["tolerance"]["remark"])[1])
+    (stated,) = re.findall(r"float64.*: (\S+)", INDEX[FILE]["tolerance"]["remark"])
+    return float(stated)
 
 
 @pytest.mark.parametrize("case", cases(FILE, "euler_*"))
 def test_euler_steps(case):
     inputs, options = case.inputs, case.options
-    kind = next((kind for kind in STEPPERS if case.name.startswith(kind)), None)
-    stepper = Euler()
-    if kind:
-        stepper = STEPPERS[kind](
+    stepper: Stepper = Euler()
+    if "eta" in options:
+        kind = CFGPlusPlusEuler if "cfg_pp" in case.name else AncestralEuler
+        stepper = kind(
             noise=lambda _: inputs["noise"], eta=options["eta"], s_noise=options["s_noise"]
         )
     denoised = Denoised(x0=inputs["denoised"], uncond=inputs["uncond_denoised"])

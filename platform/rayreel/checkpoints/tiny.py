@@ -38,6 +38,12 @@ _LORA_RANK = 4
 # Part of the cached folder's name: another number whenever the weights change.
 _EDITION = 1
 
+# Layers of the video decoder that spread channels over space and time: gain, and channels per pixel.
+_SPREADS = {
+    **{f"vae.decoder.up_blocks.{block}.conv.conv.weight": (4, 8) for block in (1, 3, 5)},
+    "vae.decoder.conv_out.conv.weight": (0.6, 16),
+}
+
 _CHECKPOINT = "ltx-2-tiny.safetensors"
 _GEMMA = "gemma-3-tiny"
 _UPSAMPLER = "ltx-2-tiny-spatial-upscaler-x2.safetensors"
@@ -123,13 +129,15 @@ def write_tiny(folder: Path) -> None:
 
 def _weights(module: nn.Module, rules: keys.Rules) -> dict[str, Tensor]:
     """Parameters drawn anew, buffers as the module made them, under the names of the file."""
-    drawn = {name: _draw(name, parameter.shape) for name, parameter in module.named_parameters()}
-    state = {**dict(module.named_buffers()), **drawn}
+    state = {keys.file_name(name, rules): buffer for name, buffer in module.named_buffers()}
+    for name, parameter in module.named_parameters():
+        key = keys.file_name(name, rules)
+        state[key] = _draw(key, parameter.shape)
     return {
-        keys.file_name(name, rules): tensor.to(
-            torch.float32 if "scale_shift_table" in name else torch.bfloat16
+        key: tensor.to(
+            torch.float32 if "scale_shift_table" in key else torch.bfloat16
         ).contiguous()
-        for name, tensor in state.items()
+        for key, tensor in state.items()
     }
 
 
@@ -143,8 +151,13 @@ def _draw(name: str, shape: torch.Size) -> Tensor:
     if "scale_shift_table" in name:
         return noise / 4
     # Transposed convolutions keep their input width first, and each output sees k / stride taps.
-    fan_in = shape[0] * 2 if ".ups." in f".{name}" else math.prod(shape[1:])
-    return noise / math.sqrt(fan_in)
+    fan_in = shape[0] * 2 if ".ups." in name else math.prod(shape[1:])
+    noise = noise / math.sqrt(fan_in)
+    if spread := _SPREADS.get(name):
+        # Neighbouring pixels come from neighbouring channels: equal ones make patches, not noise.
+        gain, size = spread
+        return gain * noise[::size].repeat_interleave(size, dim=0)
+    return noise
 
 
 def _lora(transformer: nn.Module) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ crash costs at most the line that was being written.
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,11 @@ class LedgerEntry(StrictModel):
         if self.status == "failed" and (any(present) or not self.error):
             raise ValueError("a failed item has an error, and no output, sha256 or num_bytes")
         return self
+
+
+def worker_name() -> str:
+    """Name of this process for ``LedgerEntry.worker``: machine and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Ledger:

@@ -138,7 +138,7 @@ class CFGPlusPlusEuler:
         if sigma_next == 0:
             return denoised.x0
         # Float32 in this order, as in the reference: ``down`` is a difference of close squares.
-        start, end = torch.tensor((sigma, sigma_next))
+        start, end = torch.tensor((sigma, sigma_next)).unbind()
         alpha, alpha_next = ((1 - t).clamp(min=torch.finfo(t.dtype).eps) for t in (start, end))
         ratio, ratio_next = start / alpha, end / alpha_next
         renewed = ratio_next**2 * (ratio**2 - ratio_next**2).clamp(min=0) / ratio**2

@@ -24,16 +24,16 @@ class ItemFailure:
         stage: Where it failed.
         error: Class of the error.
         message: What it said.
-        attempt: Which try of the item this was, from 1.
         seed: Seed of the request.
+        attempt: Which try of the item this was, from 1.
     """
 
     item_id: str
     stage: str
     error: str
     message: str
-    seed: int
-    attempt: int = 1
+    seed: int | None
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class RenderItem:
         negative: The negative prompt, encoded, where the request is guided.
         latents: The clip before decoding.
         output: The written clip.
+        attempt: Which try of the item this is, from 1.
         seconds: Time that each stage took for this item; a batch's time is shared evenly.
     """
 
@@ -56,6 +57,7 @@ class RenderItem:
     negative: TextContext | None = None
     latents: Latents | None = None
     output: "ClipFile | None" = None
+    attempt: int = 1
     seconds: tuple[tuple[str, float], ...] = ()
 
 
@@ -163,6 +165,7 @@ def _attempt(
                 stage=name,
                 error=type(error).__name__,
                 message=str(error) or type(error).__name__,
-                seed=group[0].request.seed or 0,
+                seed=group[0].request.seed,
+                attempt=group[0].attempt,
             )
         ]

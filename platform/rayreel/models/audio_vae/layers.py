@@ -5,17 +5,17 @@ Letters: B batch, C channels, H height (time), W width (mel bins).
 
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rayreel.config.model import AudioVAEConfig
 from rayreel.models.attention import scaled_dot_product
+from rayreel.models.norms import rms_norm
 
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Divide each position by its root mean square over the channels ``(B, C, H, W)``."""
-    return x / torch.sqrt(x.square().mean(dim=1, keepdim=True) + 1e-6)
+    return rms_norm(x.movedim(1, -1), eps=1e-6).movedim(-1, 1)
 
 
 class CausalConv2d(nn.Module):

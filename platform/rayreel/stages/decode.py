@@ -1,0 +1,78 @@
+"""Latents to a clip in the run directory, and its line in the ledger."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from rayreel.config.jobs import ModelSpec
+from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
+from rayreel.data.storage import Storage
+from rayreel.media.mux import write_clip
+from rayreel.pipelines.components import Components, components_for
+from rayreel.pipelines.devices import Device
+from rayreel.pipelines.phases import decode
+from rayreel.stages.base import ClipFile, ItemFailure, RenderItem, Result, in_groups
+
+
+@dataclass
+class DecodeStage:
+    """Decodes, muxes and writes one clip at a time: pixels never leave the process.
+
+    Attributes:
+        model: Weight files.
+        device: Where to compute.
+        output: The run directory.
+    """
+
+    model: Literal["tiny"] | ModelSpec
+    device: Device
+    output: str
+    name: str = field(default="decode", init=False)
+    _components: Components = field(init=False, repr=False)
+    _storage: Storage = field(init=False, repr=False)
+    _ledger: Ledger = field(init=False, repr=False)
+
+    def setup(self) -> None:
+        """Load the video decoder."""
+        self._components = components_for(self.model, self.device)
+        _ = self._components.video_decoder
+        self._storage = Storage(self.output)
+        self._ledger = Ledger(self._storage)
+
+    def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
+        """Write each clip, then its line in the ledger."""
+        return in_groups(self.name, batch, lambda item: item.item_id, self._write)
+
+    def _write(self, items: list[RenderItem]) -> list[RenderItem]:
+        (item,) = items
+        assert item.latents is not None, "items come from a denoising stage"
+        start = time.perf_counter()
+        clip = decode(self._components, item.request, item.latents)
+        path = f"videos/{item.item_id}.mp4"
+        with self._storage.local_staging(path) as staged:
+            write_clip(staged, clip, crf=item.request.crf)
+            num_bytes = staged.stat().st_size
+        output = ClipFile(
+            path=path,
+            sha256=hashlib.sha256(clip.frames.numpy().data).hexdigest(),
+            num_bytes=num_bytes,
+        )
+        # The clip is in place: from here on a rerun skips the item, whatever dies.
+        self._ledger.append(
+            LedgerEntry(
+                item_id=item.item_id,
+                status="done",
+                attempt=item.attempt,
+                seconds={**dict(item.seconds), self.name: time.perf_counter() - start},
+                output=output.path,
+                sha256=output.sha256,
+                num_bytes=output.num_bytes,
+                seed=item.request.seed,
+                worker=worker_name(),
+                finished_at=datetime.now(UTC),
+            )
+        )
+        return [replace(item, output=output, latents=None, context=None, negative=None)]
