@@ -29,7 +29,7 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         object_store_memory=256 * 2**20,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield

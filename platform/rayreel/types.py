@@ -4,7 +4,7 @@ Letters: B batch, C channels, F frames, H height, W width, T tokens, D width, L 
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -185,12 +185,12 @@ class Clip:
 
 def repeat_batch(modality: Modality, times: int) -> Modality:
     """The same stream ``times`` over along the batch axis: ``(B, ...)`` to ``(times * B, ...)``."""
-    repeated = {
-        name: value.repeat(times, *[1] * (value.dim() - 1))
-        for name in Modality.__slots__
-        if isinstance(value := getattr(modality, name), Tensor)
-    }
-    return replace(modality, **repeated)
+
+    def repeated(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.repeat(times, *[1] * (value.dim() - 1))
+
+    names = [field.name for field in fields(Modality) if field.name != "enabled"]
+    return replace(modality, **{name: repeated(getattr(modality, name)) for name in names})
 
 
 def seeded_generator(seed: int, purpose: str) -> torch.Generator:

@@ -7,6 +7,12 @@ import torch
 from torch import Tensor
 
 from rayreel.checkpoints.builder import build
+from rayreel.checkpoints.keys import (
+    AUDIO_DECODER,
+    AUDIO_ENCODER,
+    VOCODER,
+    component_tensors,
+)
 from rayreel.config.model import AudioVAEConfig, VocoderConfig
 from rayreel.models.audio_vae import (
     AudioDecoder,
@@ -20,7 +26,7 @@ from rayreel.models.audio_vae.mel import LOG_FLOOR, mel_filterbank
 from rayreel.models.audio_vae.resample import ROLLOFF, ZERO_CROSSINGS
 from rayreel.models.vocoder import decode_audio, make_vocoder
 from rayreel.models.vocoder.activation import AntiAliasedSnake, kaiser_sinc
-from tests.parity.vectors import Case, cases, component, weights
+from tests.parity.vectors import Case, cases, weights
 
 AUDIO = "v*/audio.safetensors"
 MEL = "common/audio_mel.safetensors"
@@ -32,20 +38,18 @@ def audio_config(folder: str) -> AudioVAEConfig:
 
 @cache
 def audio_vae(folder: str, kind: type[AudioEncoder] | type[AudioDecoder], dtype=torch.float32):
-    part = {AudioEncoder: "encoder", AudioDecoder: "decoder"}[kind]
-    file, statistics = f"{folder}/model.safetensors", "per_channel_statistics."
-    shared = component(file, f"audio_vae.{statistics}")
-    tensors = component(file, f"audio_vae.{part}.") | {
-        statistics + name: tensor for name, tensor in shared.items()
-    }
+    rules = {AudioEncoder: AUDIO_ENCODER, AudioDecoder: AUDIO_DECODER}[kind]
+    tensors = component_tensors(weights(f"{folder}/model.safetensors"), rules)
     return build(lambda: kind(audio_config(folder)), tensors, dtype=dtype)
 
 
 @cache
 def vocoder(folder: str):
-    file = f"{folder}/model.safetensors"
-    config = weights(file).section("vocoder", VocoderConfig)
-    return build(lambda: make_vocoder(config), component(file, "vocoder."))
+    file = weights(f"{folder}/model.safetensors")
+    config = file.section("vocoder", VocoderConfig)
+    return build(
+        lambda: make_vocoder(config), component_tensors(file, VOCODER), dtype=torch.float32
+    )
 
 
 def converting(given: str, result: str):

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from rayreel.diffusion.denoisers import SimpleDenoiser
 from rayreel.diffusion.loop import denoise, restore_kept
 from rayreel.diffusion.noisers import standardise
 from rayreel.diffusion.protocols import Denoised
 from rayreel.diffusion.res2s import denoise_res2s
 from rayreel.diffusion.steppers import AncestralEuler, CFGPlusPlusEuler, Euler, GradientEstimation
 from rayreel.diffusion.streams import per_stream
-from rayreel.types import LatentState
+from rayreel.types import LatentState, TextContext
 from tests.parity.vectors import Case, cases
 
 FILE = "common/denoising_loops.safetensors"
@@ -134,13 +135,33 @@ def test_standardised_noise(case):
     case.assert_close(standardise(case.inputs["raw"]), "noise")
 
 
+def rows(inputs):
+    """One state per batch item, since items have noise levels of their own."""
+    tensors = (inputs[name].split(1) for name in ("denoised", "clean", "mask"))
+    return [
+        LatentState(
+            latent=latent, clean_latent=clean, denoise_mask=mask, positions=torch.zeros(1, 3, 1, 2)
+        )
+        for latent, clean, mask in zip(*tensors, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("case", cases(FILE, "post_process"))
 def test_kept_content_is_restored(case):
-    inputs = case.inputs
-    state = LatentState(
-        latent=inputs["denoised"],
-        clean_latent=inputs["clean"],
-        denoise_mask=inputs["mask"],
-        positions=torch.empty(0),
-    )
-    case.assert_close(restore_kept(inputs["denoised"], state), "out")
+    restored = [restore_kept(state.latent, state) for state in rows(case.inputs)]
+    case.assert_close(torch.cat(restored), "out")
+
+
+@pytest.mark.parametrize("case", cases(FILE, "post_process"))
+def test_tokens_are_denoised_at_their_own_noise_level(case):
+    seen = []
+
+    def model(video, audio, perturbations):
+        seen.append(video.timesteps)
+        return torch.zeros_like(video.latent), None
+
+    empty = torch.zeros(1, 1, 1)
+    denoiser = SimpleDenoiser(model, TextContext(video=empty, audio=empty))
+    for step, state in enumerate(rows(case.inputs)):
+        denoiser(state, None, case.inputs["sigma"][step].item(), step)
+    case.assert_close(torch.cat(seen), "timesteps")

@@ -10,6 +10,8 @@ from rayreel.errors import CheckpointError
 
 M = TypeVar("M", bound=nn.Module)
 
+Shape = tuple[int, ...]
+
 
 def build(
     make: Callable[[], M],
@@ -36,8 +38,7 @@ def build(
     """
     with torch.device("meta"):
         model = make()
-    wanted = model.state_dict()
-    check_fit(wanted, tensors, source=source)
+    check_fit(_shapes(model.state_dict()), _shapes(tensors), source=source)
     state = {
         name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
         for name, tensor in tensors.items()
@@ -46,25 +47,31 @@ def build(
     return model.requires_grad_(False).eval()
 
 
-def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, source: str) -> None:
+def check_fit(wanted: Mapping[str, Shape], given: Mapping[str, Shape], *, source: str) -> None:
     """Compare two sets of weights by name and shape.
 
     Raises:
         CheckpointError: Listing what is missing, unexpected and misshapen, together.
     """
-    missing = sorted(wanted.keys() - given.keys())
-    unexpected = sorted(given.keys() - wanted.keys())
     misshapen = [
-        f"{name}: expected {tuple(wanted[name].shape)}, got {tuple(given[name].shape)}"
+        f"{name}: expected {wanted[name]}, got {given[name]}"
         for name in sorted(wanted.keys() & given.keys())
-        if wanted[name].shape != given[name].shape
+        if wanted[name] != given[name]
     ]
-    faults = {"missing": missing, "unexpected": unexpected, "wrong shape": misshapen}
+    faults = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
+        "wrong shape": misshapen,
+    }
     if any(faults.values()):
         lines = [
-            f"  {what} ({len(names)}): {_some(names)}" for what, names in faults.items() if names
+            f"  {what} ({len(found)}): {_some(found)}" for what, found in faults.items() if found
         ]
         raise CheckpointError("\n".join([f"{source} does not fit the network:", *lines]))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _some(names: Iterable[str], most: int = 12) -> str:

@@ -10,7 +10,6 @@ from rayreel.config.jobs import AdapterSpec, ModelSpec
 from rayreel.config.model import AudioVAEConfig, TransformerConfig, VideoVAEConfig
 from rayreel.config.presets import SamplingDefaults, sampling_defaults
 from rayreel.data.hashing import content_hash
-from rayreel.errors import CheckpointError
 from rayreel.types import ScaleFactors
 
 
@@ -29,11 +28,6 @@ class ModelFiles:
         self.spec = spec
         self.checkpoint = WeightFile(Path(spec.checkpoint))
         self.gemma = Path(spec.gemma)
-        if not (self.gemma / "config.json").is_file():
-            raise CheckpointError(
-                f"{self.gemma} is not a Gemma folder: it has no config.json; expected the files of "
-                "gemma-3-12b-it or one of its kind"
-            )
         self.upsampler = WeightFile(Path(spec.upsampler)) if spec.upsampler else None
         self.loras = tuple(_adapter(lora) for lora in spec.loras)
         self.distilled_lora = _adapter(spec.distilled_lora) if spec.distilled_lora else None
@@ -45,8 +39,14 @@ class ModelFiles:
 
     @cached_property
     def video_vae(self) -> VideoVAEConfig:
-        """Architecture of the video VAE."""
-        return self.checkpoint.section("vae", VideoVAEConfig)
+        """Architecture of the video VAE.
+
+        Whether its decoder is conditioned on a timestep shows in its weights alone: files without
+        the key exist that are not, although its default says so.
+        """
+        config = self.checkpoint.section("vae", VideoVAEConfig)
+        conditioned = "vae.decoder.last_scale_shift_table" in self.checkpoint.names
+        return config.model_copy(update={"timestep_conditioning": conditioned})
 
     @cached_property
     def audio_vae(self) -> AudioVAEConfig:
@@ -79,10 +79,11 @@ class ModelFiles:
 
     def fingerprint(self, fields: tuple[str, ...]) -> str:
         """Identity of the files behind some fields of the spec, strengths included."""
-        return content_hash(*(f"{field}={self._fingerprints[field]}" for field in sorted(fields)))
+        return content_hash(*(f"{field}={self.fingerprints[field]}" for field in sorted(fields)))
 
     @cached_property
-    def _fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
+        """Identity of the files behind each field of the spec."""
         spec = self.spec
         return {
             "checkpoint": fingerprint_file(self.checkpoint.path),

@@ -47,4 +47,6 @@ def fingerprint_folder(path: Path) -> str:
 
 def _spans(header: bytes) -> list[tuple[int, int]]:
     entries = json.loads(header)
-    return [tuple(entry["data_offsets"]) for name, entry in entries.items() if name != "__metadata__"]
+    return [
+        tuple(entry["data_offsets"]) for name, entry in entries.items() if name != "__metadata__"
+    ]

@@ -69,18 +69,19 @@ def file_name(name: str, rules: Rules) -> str:
     return old + name[len(new) :]
 
 
-def component_tensors(file: WeightFile, rules: Rules) -> dict[str, Tensor]:
-    """Weights of one component, memory-mapped, by parameter name.
+def component_names(file: WeightFile, rules: Rules) -> dict[str, str]:
+    """Tensor names of one component in a file, by parameter name.
 
     Raises:
         CheckpointError: If the file holds none of them.
     """
-    tensors = {
-        renamed: file.tensor(name)
-        for name in file.names
-        if (renamed := rename(name, rules)) is not None
-    }
-    if not tensors:
+    names = {renamed: name for name in file.names if (renamed := rename(name, rules)) is not None}
+    if not names:
         wanted = ", ".join(f"{old}*" for old, new in rules if new is not None)
         raise CheckpointError(f"{file.path} holds no tensors named {wanted}")
-    return tensors
+    return names
+
+
+def component_tensors(file: WeightFile, rules: Rules) -> dict[str, Tensor]:
+    """Weights of one component, memory-mapped, by parameter name; raises ``CheckpointError``."""
+    return {new: file.tensor(old) for new, old in component_names(file, rules).items()}

@@ -134,9 +134,7 @@ def _weights(module: nn.Module, rules: keys.Rules) -> dict[str, Tensor]:
         key = keys.file_name(name, rules)
         state[key] = _draw(key, parameter.shape)
     return {
-        key: tensor.to(
-            torch.float32 if "scale_shift_table" in key else torch.bfloat16
-        ).contiguous()
+        key: tensor.to(torch.float32 if "scale_shift_table" in key else torch.bfloat16).contiguous()
         for key, tensor in state.items()
     }
 

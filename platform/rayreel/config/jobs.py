@@ -33,14 +33,18 @@ class ModelSpec(StrictModel):
 
 
 class StageSpec(StrictModel):
-    """What one stage takes; what is not set follows from the spec around it."""
+    """What one actor pool takes."""
 
-    replicas: int | None = Field(default=None, ge=1, description="actors of the stage's pool")
-    batch_size: int | None = Field(default=None, ge=1, description="items of one call, at most")
-    device: DeviceName | None = Field(default=None, description="where it computes")
-    dtype: DtypeName | None = Field(default=None, description="what it computes in")
-    cpus: float | None = Field(default=None, gt=0, description="logical CPUs of one actor")
-    gpus: float | None = Field(default=None, ge=0, description="GPUs of one actor")
+    replicas: int = Field(default=1, ge=1, description="actors")
+    batch_size: int = Field(default=1, ge=1, description="same-shape requests in one call, at most")
+    device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
+    dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
+    cpus: float | None = Field(
+        default=None, gt=0, description="logical CPUs of an actor; by default an even share"
+    )
+    gpus: float | None = Field(
+        default=None, ge=0, description="GPUs of an actor; by default one where it computes on CUDA"
+    )
 
 
 class RenderSpec(StrictModel):
@@ -58,21 +62,15 @@ class RenderSpec(StrictModel):
     placement: Literal["fused", "split"] = Field(
         default="fused", description="all stages in one actor, or each in a pool of its own"
     )
-    workers: int = Field(default=1, ge=1, description="actors of each pool")
-    batch_size: int = Field(default=1, ge=1, description="same-shape requests in one call, at most")
-    device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
-    dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
+    workers: StageSpec = Field(
+        default_factory=StageSpec, description="the fused actors, or every stage's where split"
+    )
     stages: dict[StageName, StageSpec] = Field(
-        default_factory=dict, description="exceptions for single stages"
+        default_factory=dict,
+        description="exceptions for single stages: devices and dtypes everywhere, the rest where split",
     )
 
     def stage(self, name: StageName) -> StageSpec:
-        """What holds for one stage: its own values over the spec's."""
-        common = StageSpec(
-            replicas=self.workers,
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
-        )
-        own = self.stages.get(name, StageSpec())
-        return common.model_copy(update=own.model_dump(exclude_none=True))
+        """What holds for one stage: the fields that it sets, over ``workers``."""
+        own = self.stages.get(name)
+        return self.workers.model_copy(update=own.model_dump(exclude_unset=True) if own else {})

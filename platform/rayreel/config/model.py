@@ -5,7 +5,7 @@ Defaults are what a reader must assume when a key is absent. Keys that select no
 """
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,7 +46,7 @@ class TransformerConfig(Architecture):
     caption_channels: int | None = None
 
     # Must have these values; a file without them is not of this family.
-    dropout: Literal[0, 0.0]
+    dropout: Annotated[float, Field(ge=0, le=0)]
     attention_bias: Literal[True]
     num_vector_embeds: None = None
     activation_fn: Literal["gelu-approximate"]

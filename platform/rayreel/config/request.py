@@ -87,7 +87,9 @@ class RenderRequest(StrictModel):
     )
     audio: bool = Field(default=True, description="whether the clip has sound")
     images: tuple[ImageCondition, ...] = Field(default=(), description="pinned frames")
-    video_guidance: Guidance | None = Field(default=None, description="of the picture; fields not set follow the generation")
+    video_guidance: Guidance | None = Field(
+        default=None, description="of the picture; fields not set follow the generation"
+    )
     audio_guidance: Guidance | None = Field(default=None, description="of the sound, likewise")
     crf: int = Field(default=19, ge=0, le=51, description="H.264 quality of the file, 0 lossless")
 

@@ -43,11 +43,17 @@ class LedgerEntry(StrictModel):
     status: Literal["done", "failed"]
     attempt: int = Field(ge=1, description="1 for the first try; reruns count on.")
     seconds: dict[str, float] = Field(default_factory=dict, description="Time spent, by stage.")
-    output: str | None = Field(None, description="File of a done item, relative to the run.")
-    sha256: str | None = Field(None, description="Hash of the decoded frames of a done item.")
-    num_bytes: int | None = Field(None, ge=0, description="Size of the file of a done item.")
-    error: FailureRecord | None = Field(None, description="What happened to a failed item.")
-    seed: int | None = Field(None, description="Seed that the item was rendered with.")
+    output: str | None = Field(
+        default=None, description="File of a done item, relative to the run."
+    )
+    sha256: str | None = Field(
+        default=None, description="Hash of the decoded frames of a done item."
+    )
+    num_bytes: int | None = Field(
+        default=None, ge=0, description="Size of the file of a done item."
+    )
+    error: FailureRecord | None = Field(default=None, description="What happened to a failed item.")
+    seed: int | None = Field(default=None, description="Seed that the item was rendered with.")
     worker: str = Field(description="Which process did it.")
     finished_at: Annotated[AwareDatetime, AfterValidator(_to_utc)] = Field(
         description="End of the attempt; kept in UTC."

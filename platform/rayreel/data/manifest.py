@@ -120,6 +120,9 @@ _READERS: dict[str, Callable[[bytes, list[str]], Iterator[Row]]] = {
     ".parquet": _read_parquet,
 }
 
+SUFFIXES = tuple(_READERS)
+"""Endings of the files that ``read_manifest`` reads."""
+
 
 def _decode(data: bytes) -> str:
     try:

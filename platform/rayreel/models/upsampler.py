@@ -9,8 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from rayreel.config.model import UpsamplerConfig
+from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.video_vae.ops import Stride, depth_to_space
-from rayreel.models.video_vae.statistics import PerChannelStatistics
 
 RATIOS: dict[float, tuple[int, int]] = {0.75: (3, 4), 1.5: (3, 2), 2.0: (2, 1), 4.0: (4, 1)}
 """Spatial scales as enlargement and reduction."""

@@ -20,8 +20,6 @@ class Distilled(Pipeline):
         )
         return denoise(self.components, self.components.distilled_transformer, batch, phase)
 
-    def refine(
-        self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]
-    ) -> list[Latents]:
+    def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
         """Double and refine both streams."""
         return refine(self.components, batch, latents)

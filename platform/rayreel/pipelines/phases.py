@@ -5,8 +5,8 @@ prepared request by request, so a request gives the same clip in every batch, up
 larger matrix products.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import fsspec
 import torch
@@ -19,7 +19,7 @@ from rayreel.config.sampling import Guidance
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser
 from rayreel.diffusion.loop import denoise as denoising_loop
 from rayreel.diffusion.noisers import GaussianNoise, add_noise
-from rayreel.diffusion.protocols import Denoiser
+from rayreel.diffusion.protocols import Denoiser, Noise
 from rayreel.diffusion.schedulers import (
     STAGE_2_SIGMAS,
     LinearQuadraticScheduler,
@@ -29,9 +29,9 @@ from rayreel.diffusion.states import AudioTarget, Target, VideoTarget, clear_con
 from rayreel.diffusion.steppers import Euler
 from rayreel.errors import MediaError
 from rayreel.media.image import fit, load_image, recompress, to_model_input
+from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import upsample_latents
-from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.vocoder import decode_audio
 from rayreel.pipelines.components import Components
@@ -92,6 +92,15 @@ def batch_key(request: RenderRequest) -> tuple[object, ...]:
     )
 
 
+def request_noise(request: RenderRequest, purpose: str) -> Noise:
+    """Noise of one request for one purpose: the same on every device and in every batch."""
+    assert request.seed is not None, "requests are resolved"
+    return GaussianNoise([seeded_generator(request.seed, purpose)])
+
+
+NoiseSource = Callable[[RenderRequest, str], Noise]
+
+
 def run_sigmas(request: RenderRequest) -> Tensor:
     """Noise levels of the guided stage: the request's scheduler over its steps."""
     assert request.steps is not None, "guided requests are resolved"
@@ -120,9 +129,7 @@ def encode(
         EncodedRequest(
             request=request,
             context=contexts[request.prompt],
-            negative=None
-            if request.negative_prompt is None
-            else contexts[request.negative_prompt],
+            negative=None if request.negative_prompt is None else contexts[request.negative_prompt],
         )
         for request in requests
     ]
@@ -135,6 +142,7 @@ def denoise(
     batch: Sequence[EncodedRequest],
     phase: Phase,
     start: Sequence[Latents] | None = None,
+    noise: NoiseSource = request_noise,
 ) -> list[Latents]:
     """Denoise a batch of requests.
 
@@ -144,6 +152,7 @@ def denoise(
         batch: Requests of one ``batch_key``.
         phase: What to run.
         start: One clip per request to refine; ``None`` starts from noise.
+        noise: Noise of a request for a purpose such as ``video/stage1``.
 
     Returns:
         One clip per request, unbatched, on the components' device.
@@ -153,13 +162,13 @@ def denoise(
     pairs = list(zip(requests, begin, strict=True))
     video_target = _video_target(components, requests[0], phase.downscale)
     video: LatentState | None = _stacked(
-        [_video_state(components, r, phase, video_target, s.video) for r, s in pairs]
+        [_video_state(components, r, phase, video_target, s.video, noise) for r, s in pairs]
     )
     audio_target = audio = None
     if requests[0].audio:
         audio_target = _audio_target(components, requests[0])
         audio = _stacked(
-            [_audio_state(components, r, phase, audio_target, s.audio) for r, s in pairs]
+            [_audio_state(components, r, phase, audio_target, s.audio, noise) for r, s in pairs]
         )
     denoiser = _denoiser(components, transformer, batch, guided=phase.guided)
     video, audio = denoising_loop(phase.sigmas, (video, audio), denoiser, (Euler(), Euler()))
@@ -253,11 +262,12 @@ def _video_state(
     phase: Phase,
     target: VideoTarget,
     start: Tensor | None,
+    noise: NoiseSource,
 ) -> LatentState:
     state = _initial_state(components, target, start)
     for image in request.images:
         state = _condition(components, image, target).apply(state, target)
-    return _noised(state, target, _noise(request, phase, "video"), phase)
+    return _noised(state, target, noise(request, f"video/{phase.name}"), phase)
 
 
 def _audio_state(
@@ -266,15 +276,15 @@ def _audio_state(
     phase: Phase,
     target: AudioTarget,
     start: Tensor | None,
+    noise: NoiseSource,
 ) -> LatentState:
     state = _initial_state(components, target, start)
-    return _noised(state, target, _noise(request, phase, "audio"), phase)
+    return _noised(state, target, noise(request, f"audio/{phase.name}"), phase)
 
 
 def _initial_state(components: Components, target: Target, start: Tensor | None) -> LatentState:
-    where = {"device": components.device, "dtype": components.dtype}
-    latent = torch.zeros(target.shape.to_tuple(), **where) if start is None else start[None]
-    return target.initial_state(latent.to(**where))
+    latent = torch.zeros(target.shape.to_tuple()) if start is None else start[None]
+    return target.initial_state(latent.to(components.device, components.dtype))
 
 
 def _condition(
@@ -291,23 +301,14 @@ def _condition(
         pixels = recompress(load_image(data), image.crf or 0)
     except MediaError as error:
         raise MediaError(f"image {image.path}: {error}") from error
-    frame = to_model_input(
-        fit(pixels, shape.height * factors.height, shape.width * factors.width)
-    )
+    frame = to_model_input(fit(pixels, shape.height * factors.height, shape.width * factors.width))
     latent = components.video_encoder(frame.to(components.device, components.dtype))
     if image.frame == 0:
         return LatentReplacement(latent=latent, strength=image.strength)
     return Keyframe(latent=latent, frame_index=image.frame, strength=image.strength)
 
 
-def _noise(request: RenderRequest, phase: Phase, stream: str) -> GaussianNoise:
-    assert request.seed is not None, "requests are resolved"
-    return GaussianNoise([seeded_generator(request.seed, f"{stream}/{phase.name}")])
-
-
-def _noised(
-    state: LatentState, target: Target, noise: GaussianNoise, phase: Phase
-) -> LatentState:
+def _noised(state: LatentState, target: Target, noise: Noise, phase: Phase) -> LatentState:
     # The target's noise is drawn first: conditioning does not change it.
     drawn = [noise(state.latent[:, : target.tokens])]
     if state.latent.shape[1] > target.tokens:
@@ -347,15 +348,18 @@ def _joined(components: Components, contexts: Sequence[TextContext]) -> TextCont
 
 def _stacked(states: Sequence[LatentState]) -> LatentState:
     """States of single requests as one batch."""
+    first = states[0]
+    joined = {
+        field.name: torch.cat([getattr(state, field.name) for state in states])
+        for field in fields(first)
+        if getattr(first, field.name) is not None
+    }
+    return replace(first, **joined)
 
-    def cat(name: str) -> Tensor | None:
-        values = [getattr(state, name) for state in states]
-        return None if values[0] is None else torch.cat(values)
 
-    return LatentState(**{field.name: cat(field.name) for field in fields(LatentState)})
-
-
-def _latents(state: LatentState | None, target: Target | None, count: int) -> Sequence[Tensor | None]:
+def _latents(
+    state: LatentState | None, target: Target | None, count: int
+) -> Sequence[Tensor | None]:
     if state is None or target is None:
         return [None] * count
     return target.unpatchify(clear_conditioning(state, target).latent).unbind()

@@ -13,20 +13,14 @@ class TwoStage(Pipeline):
 
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """Guided denoising at half size."""
-        phase = Phase(
-            name="stage1", downscale=2, sigmas=run_sigmas(batch[0].request), guided=True
-        )
+        phase = Phase(name="stage1", downscale=2, sigmas=run_sigmas(batch[0].request), guided=True)
         return denoise(self.components, self.components.transformer, batch, phase)
 
-    def refine(
-        self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]
-    ) -> list[Latents]:
+    def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
         """Double and refine the picture.
 
         The sound is refined along, since the picture attends to it, but the first stage's is kept:
         refinement without guidance makes it worse.
         """
         refined = refine(self.components, batch, latents)
-        return [
-            replace(new, audio=old.audio) for new, old in zip(refined, latents, strict=True)
-        ]
+        return [replace(new, audio=old.audio) for new, old in zip(refined, latents, strict=True)]

@@ -154,7 +154,7 @@ def _attempt(
 ) -> list[Result]:
     try:
         return list(work(group))
-    except Exception as error:  # noqa: BLE001 - the item boundary: whatever it was, one item pays
+    except Exception as error:
         if len(group) > 1:
             log.warning("%s: a batch of %d failed, trying each item alone", name, len(group))
             return [result for item in group for result in _attempt(name, [item], work)]

@@ -14,7 +14,7 @@ from rayreel.media.mux import write_clip
 from rayreel.pipelines.components import Components, components_for
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.phases import decode
-from rayreel.stages.base import ClipFile, ItemFailure, RenderItem, Result, in_groups
+from rayreel.stages.base import ClipFile, RenderItem, Result, in_groups
 
 
 @dataclass

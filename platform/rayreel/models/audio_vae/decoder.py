@@ -19,7 +19,7 @@ from rayreel.models.audio_vae.layers import (
     Upsample,
     pixel_norm,
 )
-from rayreel.models.audio_vae.statistics import PerChannelStatistics
+from rayreel.models.statistics import PerChannelStatistics
 
 
 class UpLevel(Level):
@@ -59,7 +59,7 @@ class AudioDecoder(nn.Module):
             for level, (after, before) in enumerate(pairwise([*widths, widths[-1]]))
         )
         self.conv_out = CausalConv2d(widths[0], net.out_ch, 3, net.causality_axis)
-        self.per_channel_statistics = PerChannelStatistics(net.ch)
+        self.per_channel_statistics = PerChannelStatistics(net.ch, axis=-1)
 
     @property
     def dtype(self) -> torch.dtype:

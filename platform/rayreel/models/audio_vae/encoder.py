@@ -19,7 +19,7 @@ from rayreel.models.audio_vae.layers import (
     Middle,
     pixel_norm,
 )
-from rayreel.models.audio_vae.statistics import PerChannelStatistics
+from rayreel.models.statistics import PerChannelStatistics
 
 
 class DownLevel(Level):
@@ -66,7 +66,7 @@ class AudioEncoder(nn.Module):
         # The second half of a doubled output is the log-variance.
         moments = net.z_channels * (2 if net.double_z else 1)
         self.conv_out = CausalConv2d(widths[-1], moments, 3, net.causality_axis)
-        self.per_channel_statistics = PerChannelStatistics(net.ch)
+        self.per_channel_statistics = PerChannelStatistics(net.ch, axis=-1)
 
     @property
     def dtype(self) -> torch.dtype:

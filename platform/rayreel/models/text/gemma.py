@@ -82,7 +82,7 @@ def load_gemma(
     Raises:
         CheckpointError: If the folder holds something else, or its weights do not fit its config.
     """
-    config = _text_config(folder)
+    config = gemma_config(folder)
     try:
         # Declared to return the model alone.
         loaded: Any = _TextModel.from_pretrained(
@@ -103,7 +103,12 @@ def load_gemma(
     return Gemma(model.requires_grad_(False).eval())
 
 
-def _text_config(folder: Path) -> Gemma3TextConfig:
+def gemma_config(folder: Path) -> Gemma3TextConfig:
+    """Architecture of the language model of a Gemma 3 folder.
+
+    Raises:
+        CheckpointError: If the folder holds something else.
+    """
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"Gemma folder {folder} has no config.json")

@@ -3,12 +3,10 @@
 from rayreel.models.video_vae.decoder import VideoDecoder, to_rgb
 from rayreel.models.video_vae.encoder import VideoEncoder
 from rayreel.models.video_vae.ops import NoiseSource, gaussian
-from rayreel.models.video_vae.statistics import PerChannelStatistics
 from rayreel.models.video_vae.tiled import tiled_decode, tiled_encode
 
 __all__ = [
     "NoiseSource",
-    "PerChannelStatistics",
     "VideoDecoder",
     "VideoEncoder",
     "gaussian",

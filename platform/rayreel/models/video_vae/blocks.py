@@ -195,7 +195,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Convolution and depth-to-space, with an optional skip of repeated channels (``compress_*``)."""
+    """Convolution and depth-to-space; a residual one adds repeated channels (``compress_*``)."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from rayreel.config.model import VideoVAEBlock, VideoVAEConfig
+from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.video_vae.attention import FrameAttention
 from rayreel.models.video_vae.blocks import (
     ResidualBlock,
@@ -28,7 +29,6 @@ from rayreel.models.video_vae.ops import (
     make_norm,
     unpatchify,
 )
-from rayreel.models.video_vae.statistics import PerChannelStatistics
 from rayreel.types import ScaleFactors
 
 NOISE_SCALE = 0.025

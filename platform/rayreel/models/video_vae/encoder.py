@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rayreel.config.model import VideoVAEBlock, VideoVAEConfig
+from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.video_vae.attention import FrameAttention
 from rayreel.models.video_vae.blocks import Downsample, ResidualBlock, ResidualStage
 from rayreel.models.video_vae.ops import STRIDES, LayerStyle, VideoConv3d, make_norm, patchify
-from rayreel.models.video_vae.statistics import PerChannelStatistics
 from rayreel.types import ScaleFactors, VideoLatentShape
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,102 @@
+"""What a weight file holds, told from its metadata and header."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+from rayreel.checkpoints.keys import COMPONENTS, rename
+from rayreel.checkpoints.reader import WeightFile
+from rayreel.config.model import (
+    AudioVAEConfig,
+    TextConfig,
+    TransformerConfig,
+    UpsamplerConfig,
+    VideoVAEConfig,
+    VocoderConfig,
+)
+
+
+def describe(path: Path) -> str:
+    """A few lines for a person: version, components, parameters, dtypes, architecture.
+
+    Args:
+        path: Safetensors file of any kind; no tensor is read.
+
+    Raises:
+        CheckpointError: If it is not a safetensors file.
+    """
+    file = WeightFile(path)
+    lines = [
+        str(path),
+        f"  kind           {_kind(file)}",
+        f"  model version  {file.metadata.get('model_version', 'not stated')}",
+        f"  size           {path.stat().st_size / 2**20:.1f} MiB, {len(file.names)} tensors",
+        *(f"  {line}" for line in _architecture(file)),
+    ]
+    for component, names in _components(file).items():
+        lines.append(f"  {component:<33}{_size(file, names)}")
+    return "\n".join(lines)
+
+
+def _kind(file: WeightFile) -> str:
+    if "transformer" in file.config:
+        return "LTX-2 checkpoint"
+    if any(name.endswith(".lora_A.weight") for name in file.names):
+        return "LoRA"
+    if "mid_channels" in file.config:
+        return "latent upsampler"
+    return "unknown: its metadata has no config of this family"
+
+
+def _components(file: WeightFile) -> dict[str, list[str]]:
+    """Tensor names by component, in the order of the key tables; the rest last."""
+    found: dict[str, list[str]] = {}
+    rest = set(file.names)
+    for component, rules in COMPONENTS.items():
+        names = [name for name in file.names if rename(name, rules) is not None]
+        if names:
+            found[component] = names
+        rest -= set(names)
+    if rest:
+        found["other tensors" if found else "tensors"] = sorted(rest)
+    return found
+
+
+def _size(file: WeightFile, names: list[str]) -> str:
+    dtypes = Counter[str]()
+    for name in names:
+        dtypes[file.dtype(name)] += math.prod(file.shape(name))
+    shares = ", ".join(f"{dtype} {count:,}" for dtype, count in dtypes.most_common())
+    return f"{sum(dtypes.values()):>15,} parameters in {len(names)} tensors ({shares})"
+
+
+def _architecture(file: WeightFile) -> list[str]:
+    """What the config sections say, in a line each."""
+    config = file.config
+    if "transformer" in config:
+        net = file.section("transformer", TransformerConfig)
+        text = file.section("transformer", TextConfig)
+        vae = file.section("vae", VideoVAEConfig)
+        audio = file.section("audio_vae", AudioVAEConfig)
+        sound = file.section("vocoder", VocoderConfig)
+        return [
+            f"transformer    {net.num_layers} blocks, video {net.num_attention_heads} x "
+            f"{net.attention_head_dim}, audio {net.audio_num_attention_heads} x "
+            f"{net.audio_attention_head_dim}, {net.rope_type} rotary embedding"
+            f"{', gated attention' if net.apply_gated_attention else ''}",
+            f"text           features {text.feature_version}, connectors of "
+            f"{text.video.num_layers} and {text.audio.num_layers} layers",
+            f"video VAE      {vae.latent_channels} channels, 1/{vae.space_factor} in space, "
+            f"1/{vae.time_factor} in time",
+            f"audio VAE      {audio.network.z_channels} channels x {audio.latent_bins} bins, "
+            f"{audio.latents_per_second:g} latents per second",
+            f"vocoder        {sound.sample_rate_hz} Hz"
+            f"{', with bandwidth extension' if sound.bwe else ''}",
+        ]
+    if "mid_channels" in config:
+        upsampler = file.section(None, UpsamplerConfig)
+        scales = [f"{upsampler.spatial_scale:g}x in space"] if upsampler.spatial_upsample else []
+        scales += ["2x in time"] if upsampler.temporal_upsample else []
+        return [f"upsampler      {upsampler.in_channels} channels, {' and '.join(scales)}"]
+    ranks = {file.shape(name)[0] for name in file.names if name.endswith(".lora_A.weight")}
+    return [f"ranks          {', '.join(map(str, sorted(ranks)))}"] if ranks else []

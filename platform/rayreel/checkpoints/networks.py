@@ -1,0 +1,141 @@
+"""Which class, which architecture and which weights make each network of a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from rayreel.checkpoints import keys
+from rayreel.checkpoints.builder import build, check_fit
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.checkpoints.lora import Adapter, fuse
+from rayreel.checkpoints.reader import WeightFile
+from rayreel.config.model import TextConfig, UpsamplerConfig, VocoderConfig
+from rayreel.errors import CheckpointError
+from rayreel.models.audio_vae import AudioDecoder
+from rayreel.models.statistics import PerChannelStatistics
+from rayreel.models.text.gemma import gemma_config
+from rayreel.models.text.processor import EmbeddingsProcessor
+from rayreel.models.transformer import Transformer
+from rayreel.models.upsampler import LatentUpsampler
+from rayreel.models.video_vae import VideoDecoder, VideoEncoder
+from rayreel.models.vocoder import BandwidthExtendedVocoder, Vocoder, make_vocoder
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Network(Generic[M]):
+    """A network that can be built.
+
+    Attributes:
+        make: Constructs it, without weights.
+        file: Holds the weights.
+        rules: Where in the file they lie.
+    """
+
+    make: Callable[[], M]
+    file: WeightFile
+    rules: keys.Rules
+
+    def build(
+        self, device: torch.device, dtype: torch.dtype, adapters: tuple[Adapter, ...] = ()
+    ) -> M:
+        """The network with its weights, adapters fused; raises ``CheckpointError`` if they do not fit."""
+        tensors = keys.component_tensors(self.file, self.rules)
+        if adapters:
+            tensors = fuse(tensors, adapters)
+        return build(self.make, tensors, device=device, dtype=dtype, source=str(self.file.path))
+
+    def check(self) -> None:
+        """Compare names and shapes with the file's header; raises ``CheckpointError``."""
+        with torch.device("meta"):
+            wanted = {name: tuple(t.shape) for name, t in self.make().state_dict().items()}
+        names = keys.component_names(self.file, self.rules)
+        given = {new: self.file.shape(old) for new, old in names.items()}
+        check_fit(wanted, given, source=str(self.file.path))
+
+
+def transformer(files: ModelFiles) -> Network[Transformer]:
+    """Tokens to velocities."""
+    config = files.transformer
+    return Network(lambda: Transformer(config), files.checkpoint, keys.TRANSFORMER)
+
+
+def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
+    """Hidden states of the language model to text contexts."""
+    config = files.checkpoint.section("transformer", TextConfig)
+    gemma = gemma_config(files.gemma)
+
+    def make() -> EmbeddingsProcessor:
+        return EmbeddingsProcessor(
+            config,
+            hidden_size=gemma.hidden_size,
+            num_hidden_states=gemma.num_hidden_layers + 1,
+        )
+
+    return Network(make, files.checkpoint, keys.TEXT)
+
+
+def video_encoder(files: ModelFiles) -> Network[VideoEncoder]:
+    """Pixels to latents."""
+    config = files.video_vae
+    return Network(lambda: VideoEncoder(config), files.checkpoint, keys.VIDEO_ENCODER)
+
+
+def video_decoder(files: ModelFiles) -> Network[VideoDecoder]:
+    """Latents to pixels."""
+    config = files.video_vae
+    return Network(lambda: VideoDecoder(config), files.checkpoint, keys.VIDEO_DECODER)
+
+
+def video_statistics(files: ModelFiles) -> Network[PerChannelStatistics]:
+    """Statistics of the video latents."""
+    channels = files.video_vae.latent_channels
+    return Network(lambda: PerChannelStatistics(channels), files.checkpoint, keys.VIDEO_STATISTICS)
+
+
+def audio_decoder(files: ModelFiles) -> Network[AudioDecoder]:
+    """Audio latents to mel spectrograms."""
+    config = files.audio_vae
+    return Network(lambda: AudioDecoder(config), files.checkpoint, keys.AUDIO_DECODER)
+
+
+def vocoder(files: ModelFiles) -> Network[Vocoder | BandwidthExtendedVocoder]:
+    """Mel spectrograms to waveforms."""
+    config = files.checkpoint.section("vocoder", VocoderConfig)
+    return Network(lambda: make_vocoder(config), files.checkpoint, keys.VOCODER)
+
+
+def upsampler(files: ModelFiles) -> Network[LatentUpsampler]:
+    """Latents to larger latents.
+
+    Raises:
+        CheckpointError: If the model names no upsampler.
+    """
+    if files.upsampler is None:
+        raise CheckpointError("the model names no upsampler, which this pipeline needs")
+    config = files.upsampler.section(None, UpsamplerConfig)
+    return Network(lambda: LatentUpsampler(config), files.upsampler, keys.UPSAMPLER)
+
+
+def check_networks(files: ModelFiles) -> None:
+    """Compare every network of a model with its files, from headers only.
+
+    Raises:
+        CheckpointError: If weights are missing, unexpected or misshapen.
+    """
+    all_of_them: tuple[Callable[[ModelFiles], Network[Any]], ...] = (
+        transformer,
+        embeddings_processor,
+        video_encoder,
+        video_decoder,
+        audio_decoder,
+        vocoder,
+    )
+    for network in all_of_them:
+        network(files).check()
+    if files.upsampler:
+        upsampler(files).check()
