@@ -1,6 +1,12 @@
 """What all tests share: quiet settings for Ray, set before it is imported, and one cluster."""
 
+import logging
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
 
 for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
@@ -11,17 +17,14 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import logging
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
+# Tiny networks gain nothing from threads, and lose much where something else runs beside them.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray cluster for the whole run."""
-    import ray
+    import ray  # noqa: PLC0415 - reads the settings above when it is imported
 
     ray.init(
         address="local",

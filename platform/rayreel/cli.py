@@ -1,4 +1,7 @@
-"""The ``rayreel`` command: parses, calls, prints. Exit 0: done; 1: some items failed; 2: bad input."""
+"""The ``rayreel`` command: parses, calls, prints.
+
+Exit codes: 0 all done, 1 some items failed and all others are done, 2 bad input or environment.
+"""
 
 import functools
 import sys

@@ -22,7 +22,7 @@ class SpecError(RayreelError):
 
 
 class CheckpointError(RayreelError):
-    """A weight file is missing, damaged, or does not fit the architecture that its metadata names."""
+    """A weight file is missing, damaged, or does not fit what its metadata says."""
 
 
 class ClusterError(RayreelError):

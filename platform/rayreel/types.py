@@ -5,7 +5,7 @@ Letters: B batch, C channels, F frames, H height, W width, T tokens, D width, L 
 
 import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class VideoLatentShape:
         factors: ScaleFactors,
         batch: int = 1,
     ) -> "VideoLatentShape":
-        """Shape that ``frames x height x width`` pixels are encoded to; what does not fit is cut off."""
+        """Shape that pixels are encoded to; what does not fit is cut off."""
         return cls(
             batch=batch,
             channels=channels,
@@ -102,7 +102,7 @@ class LatentState:
         denoise_mask: Float32 ``(B, T, 1)``: 1 generates a token, 0 keeps it.
         positions: Float32 ``(B, axes, T, 2)``: start and end of each token; seconds, then pixels.
         attention_mask: Self-attention strengths in [0, 1], ``(B, T, T)``, or ``None`` for all ones.
-        keyframes_mask: ``(B, T, 1)``: non-zero for tokens that hold a single pixel frame, or ``None``.
+        keyframes_mask: ``(B, T, 1)``, non-zero for tokens of a single pixel frame, or ``None``.
     """
 
     latent: Tensor
@@ -123,9 +123,11 @@ class Modality:
         timesteps: Float32 ``(B, T, 1)``: noise level of each token, ``denoise_mask * sigma``.
         positions: Float32 ``(B, axes, T, 2)``.
         context: Text ``(B, L, C)``.
-        context_mask: ``None``; integer ``(B, L)`` with 1 for valid tokens; or an additive bias ``(B, 1, 1, L)``.
-        attention_mask: ``None`` or self-attention strengths in [0, 1], broadcastable to ``(B, T, T)``.
-        keyframes_mask: ``None`` or ``(B, T, 1)``, non-zero for tokens that hold a single pixel frame.
+        context_mask: ``None``; integer ``(B, L)``, 1 for valid tokens; or an additive bias
+            ``(B, 1, 1, L)``.
+        attention_mask: ``None``, or self-attention strengths in [0, 1] that broadcast to
+            ``(B, T, T)``.
+        keyframes_mask: ``None``, or ``(B, T, 1)``, non-zero for tokens of a single pixel frame.
         enabled: ``False`` leaves the stream as it is; it still serves as context for the other one.
     """
 
@@ -189,14 +191,18 @@ def repeat_batch(modality: Modality, times: int) -> Modality:
     def repeated(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.repeat(times, *[1] * (value.dim() - 1))
 
-    names = [field.name for field in fields(Modality) if field.name != "enabled"]
-    return replace(modality, **{name: repeated(getattr(modality, name)) for name in names})
+    tensors: dict[str, Any] = {
+        field.name: repeated(getattr(modality, field.name))
+        for field in fields(Modality)
+        if field.name != "enabled"
+    }
+    return replace(modality, **tensors)
 
 
 def seeded_generator(seed: int, purpose: str) -> torch.Generator:
     """CPU generator for one purpose of one request, such as ``video/stage1``.
 
-    Noise depends on the request's seed and the purpose alone: not on worker, order, batch or device.
+    Noise depends on the request's seed and the purpose alone: not on worker, order, batch, device.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big") >> 1)

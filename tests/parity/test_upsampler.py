@@ -5,13 +5,13 @@ import torch
 
 from rayreel.checkpoints.builder import build
 from rayreel.config.model import UpsamplerConfig
+from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.upsampler import (
     BlurDownsample,
     LatentUpsampler,
     ResidualBlock,
     upsample_latents,
 )
-from rayreel.models.video_vae import PerChannelStatistics
 from rayreel.models.video_vae.ops import depth_to_space
 from tests.parity.vectors import cases, component, weights
 

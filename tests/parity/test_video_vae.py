@@ -7,8 +7,8 @@ import torch
 
 from rayreel.checkpoints.builder import build
 from rayreel.config.model import VideoVAEConfig
+from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.video_vae import (
-    PerChannelStatistics,
     VideoDecoder,
     VideoEncoder,
     tiled_decode,

@@ -1,6 +1,7 @@
 """Golden vectors: cases found in a folder's ``index.json``, tensors read from its files.
 
-``RAYREEL_VECTORS`` names the folder; without it the full set beside the checkout is used, else the copy in ``tests/vectors``.
+``RAYREEL_VECTORS`` names the folder; without it the full set beside the checkout is used, else the
+copy in ``tests/vectors``.
 """
 
 import json
@@ -104,7 +105,7 @@ def available(pattern: str) -> list[str]:
 
 
 def cases(pattern: str, name: str = "*") -> list[Any]:
-    """Parameters for ``pytest.mark.parametrize``: the cases of matching files with matching names."""
+    """Parameters for ``pytest.mark.parametrize``: matching cases of matching files."""
     return [
         pytest.param(Case(file, case), id=f"{file}:{case}")
         for file in available(pattern)

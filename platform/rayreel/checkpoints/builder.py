@@ -1,4 +1,4 @@
-"""Builds networks without touching their weights twice: on the meta device, then assigned from mapped files."""
+"""Builds networks on the meta device, then assigns mapped weights: nothing is copied twice."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -34,7 +34,7 @@ def build(
         The network in evaluation mode, without gradients.
 
     Raises:
-        CheckpointError: If weights are missing, unexpected or have another shape; all of them are listed.
+        CheckpointError: If weights are missing, unexpected or misshapen; all of them are listed.
     """
     with torch.device("meta"):
         model = make()

@@ -73,7 +73,7 @@ class ModelFiles:
         return row.model_copy(update={"stg_block": layers // 2})
 
     def adapters(self, *, distilled: bool) -> tuple[Adapter, ...]:
-        """Adapters of the transformer, with the distilled one last where it is asked for and there."""
+        """Adapters of the transformer; the distilled one, if asked for and there, comes last."""
         last = (self.distilled_lora,) if distilled and self.distilled_lora else ()
         return (*self.loras, *last)
 

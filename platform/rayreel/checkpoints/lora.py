@@ -20,8 +20,8 @@ class Adapter:
     """A LoRA file and how much of it to add.
 
     Attributes:
-        file: The file, in the official layout: ``diffusion_model.<module>.lora_A.weight`` ``(r, in)``
-            and ``.lora_B.weight`` ``(out, r)``.
+        file: The file, in the official layout: ``diffusion_model.<module>.lora_A.weight`` of
+            ``(r, in)`` and ``.lora_B.weight`` of ``(out, r)``.
         strength: Factor of the product ``B @ A``. Ranks may differ between modules, and ``alpha``
             plays no part.
     """
@@ -59,8 +59,8 @@ def fuse(
     """Add adapters to weights: ``W + sum(strength * B @ A)``.
 
     The sum of products is accumulated in ``aggregate_dtype`` in the order of the adapters, added to
-    the weight in that dtype and cast to the weight's own, as the reference does: results are equal to
-    the bit for bfloat16 weights.
+    the weight in that dtype and cast to the weight's own, as the reference does: results are equal
+    to the bit for bfloat16 weights.
 
     Args:
         weights: Weights by name; unchanged, and shared where no adapter touches them.

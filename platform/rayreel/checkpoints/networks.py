@@ -43,7 +43,7 @@ class Network(Generic[M]):
     def build(
         self, device: torch.device, dtype: torch.dtype, adapters: tuple[Adapter, ...] = ()
     ) -> M:
-        """The network with its weights, adapters fused; raises ``CheckpointError`` if they do not fit."""
+        """The network with weights and adapters; raises ``CheckpointError`` if they do not fit."""
         tensors = keys.component_tensors(self.file, self.rules)
         if adapters:
             tensors = fuse(tensors, adapters)

@@ -1,4 +1,7 @@
-"""Safetensors files and the metadata that says what they hold. Tensors are memory-mapped: opening costs no reads."""
+"""Safetensors files and the metadata that says what they hold.
+
+Tensors are memory-mapped: opening a file reads its header alone.
+"""
 
 import json
 from collections.abc import Iterator
@@ -28,6 +31,7 @@ class WeightFile:
     _handle: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        """Open it; raises ``CheckpointError`` if it is not a safetensors file."""
         if not self.path.is_file():
             raise CheckpointError(f"weight file {self.path} does not exist")
         try:
@@ -59,7 +63,7 @@ class WeightFile:
 
     @property
     def model_version(self) -> tuple[int, ...]:
-        """Leading integers of ``model_version``, ``-`` read as ``.``; empty where the file has none."""
+        """Leading integers of ``model_version``, ``-`` read as ``.``; empty where there is none."""
         parts = []
         for part in self.metadata.get("model_version", "").replace("-", ".").split("."):
             if not part.isdecimal():
@@ -89,11 +93,11 @@ class WeightFile:
         """One section of the config, validated.
 
         Args:
-            name: Section such as ``"transformer"``, or ``None`` where the config is flat (upsamplers).
+            name: Section such as ``"transformer"``; ``None`` where the config is flat (upsamplers).
             kind: Architecture to validate it as.
 
         Raises:
-            CheckpointError: If the section is missing or names an architecture that is not supported.
+            CheckpointError: If the section is missing or its architecture is not supported.
         """
         section = self.config if name is None else self.config.get(name)
         if not section:

@@ -1,4 +1,4 @@
-"""A tiny model set in the official layout, for laptops and tests: same files, same loader, random weights."""
+"""A tiny model set in the official layout: the same files, the same loader, random weights."""
 
 import json
 import math
@@ -38,7 +38,7 @@ _LORA_RANK = 4
 # Part of the cached folder's name: another number whenever the weights change.
 _EDITION = 1
 
-# Layers of the video decoder that spread channels over space and time: gain, and channels per pixel.
+# Layers of the video decoder that spread channels over space: gain, and channels per pixel.
 _SPREADS = {
     **{f"vae.decoder.up_blocks.{block}.conv.conv.weight": (4, 8) for block in (1, 3, 5)},
     "vae.decoder.conv_out.conv.weight": (0.6, 16),
@@ -61,7 +61,7 @@ def tiny_spec(folder: Path) -> ModelSpec:
 
 
 def locate_model(model: Literal["tiny"] | ModelSpec) -> ModelSpec:
-    """Weight files of a model; the tiny one is written to the user's cache when it is first needed.
+    """Weight files of a model; the tiny one is written to the user's cache when first needed.
 
     Processes may race: each writes a folder of its own, and the first to rename it wins.
     """
@@ -85,7 +85,8 @@ def write_tiny(folder: Path) -> None:
     """Write the whole set: checkpoint, Gemma folder, upsampler and distilled LoRA.
 
     Args:
-        folder: Made if it is not there; files of the same names are replaced. The same bytes each time.
+        folder: Made if it is not there; files of the same names are replaced. The bytes are the
+            same each time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_gemma(folder / _GEMMA, _SEED)
@@ -140,7 +141,7 @@ def _weights(module: nn.Module, rules: keys.Rules) -> dict[str, Tensor]:
 
 
 def _draw(name: str, shape: torch.Size) -> Tensor:
-    """Values that keep signals at unit size: fan-in scaled weights, norms near one, small biases."""
+    """Values that keep signals at unit size: fan-in scaled weights, norms near 1, small biases."""
     noise = torch.randn(shape, generator=seeded_generator(_SEED, name))
     if "norm" in name and name.endswith("weight"):
         return 1 + 0.05 * noise

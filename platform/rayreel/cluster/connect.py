@@ -23,8 +23,8 @@ class Capacity:
 def connected() -> Iterator[None]:
     """Join the cluster that runs this process, or start one on this machine and end it afterwards.
 
-    A process started by ``ray job submit`` or with ``RAY_ADDRESS`` set joins that cluster. A process
-    that is connected already stays so.
+    A process started by ``ray job submit`` or with ``RAY_ADDRESS`` set joins that cluster; one that
+    is connected already stays so.
 
     Raises:
         ClusterError: If the named cluster does not answer.
@@ -37,12 +37,13 @@ def connected() -> Iterator[None]:
         if address:
             ray.init(address=address, log_to_driver=True)
         else:
-            # A cluster of our own on the loopback needs no token; its dashboard would cost a second.
+            # A cluster of our own on the loopback needs no token, and nobody sees its dashboard.
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
                 address="local",
                 include_dashboard=False,
+                log_to_driver=False,
                 configure_logging=True,
                 logging_level=logging.ERROR,
             )
@@ -56,5 +57,5 @@ def connected() -> Iterator[None]:
 
 def capacity() -> Capacity:
     """What the connected cluster has free."""
-    free = ray.available_resources()
-    return Capacity(cpus=float(free.get("CPU", 0)), gpus=float(free.get("GPU", 0)))
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return Capacity(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))

@@ -85,7 +85,7 @@ def run(items: Sequence[RenderItem], pools: Sequence[Pool]) -> Iterator[Result]:
     context.execution_no_progress_timeout_s = _STALL_S
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     rows_per_block = max(pools[0].batch_size, math.ceil(len(items) / _MAX_BLOCKS))
-    dataset = ray.data.from_items(
+    dataset: ray.data.Dataset = ray.data.from_items(
         [{"item": pickle.dumps(item)} for item in items],
         override_num_blocks=math.ceil(len(items) / rows_per_block),
     )

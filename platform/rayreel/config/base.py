@@ -10,7 +10,7 @@ class StrictModel(BaseModel):
 
 
 class Architecture(BaseModel):
-    """A section of a weight file's ``config`` metadata: frozen, and keys that nobody reads are dropped.
+    """A section of a weight file's ``config`` metadata: frozen; keys that nobody reads are dropped.
 
     Field names are the names in the published files, so a section validates as it is.
     """

@@ -67,7 +67,7 @@ class RenderSpec(StrictModel):
     )
     stages: dict[StageName, StageSpec] = Field(
         default_factory=dict,
-        description="exceptions for single stages: devices and dtypes everywhere, the rest where split",
+        description="exceptions for single stages: device and dtype always, the rest where split",
     )
 
     def stage(self, name: StageName) -> StageSpec:

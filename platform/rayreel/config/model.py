@@ -1,11 +1,11 @@
 """Architecture of each network, as the ``config`` metadata of the published files declares it.
 
-Defaults are what a reader must assume when a key is absent. Keys that select nothing but must have one value are
-``Literal`` fields: a file that says otherwise is a model that this code does not know.
+Defaults are what a reader must assume when a key is absent. Keys that select nothing but must have
+one value are ``Literal`` fields: a file that says otherwise is a model unknown to this code.
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,7 +46,7 @@ class TransformerConfig(Architecture):
     caption_channels: int | None = None
 
     # Must have these values; a file without them is not of this family.
-    dropout: Annotated[float, Field(ge=0, le=0)]
+    dropout: Literal[0]
     attention_bias: Literal[True]
     num_vector_embeds: None = None
     activation_fn: Literal["gelu-approximate"]
@@ -179,8 +179,9 @@ class TextConfig(Architecture):
         )
         if keys not in {(None,) * 4, (True, False, False, False)}:
             raise ValueError(
-                "unknown feature extractor: caption_proj_before_connector, caption_projection_first_linear, "
-                "caption_proj_input_norm, caption_projection_second_linear must all be absent (2.0) or "
+                "unknown feature extractor: caption_proj_before_connector, "
+                "caption_projection_first_linear, caption_proj_input_norm and "
+                "caption_projection_second_linear must all be absent (2.0) or "
                 f"(true, false, false, false) (2.3 and later), not {keys}"
             )
         return self
@@ -239,14 +240,14 @@ class VideoVAEConfig(Architecture):
     @property
     def time_factor(self) -> int:
         """Pixel frames per latent frame (after the first)."""
-        return 2 ** self._count("compress_time", "compress_all") if self._blocks else 8
+        return 1 << self._count("compress_time", "compress_all") if self._blocks else 8
 
     @property
     def space_factor(self) -> int:
         """Pixels per latent position, along height and along width."""
         if not self._blocks:
             return 32
-        return self.patch_size * 2 ** self._count("compress_space", "compress_all")
+        return self.patch_size << self._count("compress_space", "compress_all")
 
     @property
     def _blocks(self) -> tuple[VideoVAEBlock, ...]:
@@ -256,30 +257,48 @@ class VideoVAEConfig(Architecture):
         return sum(block.name.startswith(prefixes) for block in self._blocks)
 
 
+class AudioNetworkConfig(Architecture):
+    """Convolutional encoder and decoder of the audio VAE (``model.params.ddconfig``)."""
+
+    z_channels: int = 8
+    mel_bins: int | None = None
+    in_channels: int = 2
+    out_ch: int = 2
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 4)
+    num_res_blocks: int = 2
+    resolution: int = 256
+    attn_resolutions: tuple[int, ...] = (8, 16, 32)
+    mid_block_add_attention: bool = True
+    double_z: bool = True
+    norm_type: Literal["pixel"] = "pixel"
+    causality_axis: Literal["height", "width", "none"] = "height"
+
+
+class STFTConfig(Architecture):
+    """Short-time Fourier transform of the mel front end (``preprocessing.stft``)."""
+
+    filter_length: int = 1024
+    hop_length: int = 160
+    win_length: int = 1024
+    causal: bool = True
+
+
+class MelConfig(Architecture):
+    """Mel filters of the front end (``preprocessing.mel``)."""
+
+    n_mel_channels: int = 64
+    mel_fmin: float = 0
+    mel_fmax: float = 8000
+
+
 class AudioVAEConfig(Architecture):
     """Audio VAE and its mel front end (``config.audio_vae``, nested as in the file)."""
-
-    class Network(Architecture):
-        """``model.params.ddconfig``: the convolutional encoder and decoder."""
-
-        z_channels: int = 8
-        mel_bins: int | None = None
-        in_channels: int = 2
-        out_ch: int = 2
-        ch: int = 128
-        ch_mult: tuple[int, ...] = (1, 2, 4)
-        num_res_blocks: int = 2
-        resolution: int = 256
-        attn_resolutions: tuple[int, ...] = (8, 16, 32)
-        mid_block_add_attention: bool = True
-        double_z: bool = True
-        norm_type: Literal["pixel"] = "pixel"
-        causality_axis: Literal["height", "width", "none"] = "height"
 
     class Params(Architecture):
         """``model.params``."""
 
-        ddconfig: "AudioVAEConfig.Network"
+        ddconfig: AudioNetworkConfig
         sampling_rate: int = 16000
 
     class Model(Architecture):
@@ -287,32 +306,17 @@ class AudioVAEConfig(Architecture):
 
         params: "AudioVAEConfig.Params"
 
-    class STFT(Architecture):
-        """``preprocessing.stft``."""
-
-        filter_length: int = 1024
-        hop_length: int = 160
-        win_length: int = 1024
-        causal: bool = True
-
-    class Mel(Architecture):
-        """``preprocessing.mel``."""
-
-        n_mel_channels: int = 64
-        mel_fmin: float = 0
-        mel_fmax: float = 8000
-
     class Preprocessing(Architecture):
         """``preprocessing``."""
 
-        stft: "AudioVAEConfig.STFT" = Field(default_factory=lambda: AudioVAEConfig.STFT())
-        mel: "AudioVAEConfig.Mel" = Field(default_factory=lambda: AudioVAEConfig.Mel())
+        stft: STFTConfig = STFTConfig()
+        mel: MelConfig = MelConfig()
 
     model: Model
-    preprocessing: Preprocessing = Field(default_factory=Preprocessing)
+    preprocessing: Preprocessing = Preprocessing()
 
     @property
-    def network(self) -> "AudioVAEConfig.Network":
+    def network(self) -> AudioNetworkConfig:
         """Architecture of encoder and decoder."""
         return self.model.params.ddconfig
 
@@ -329,7 +333,7 @@ class AudioVAEConfig(Architecture):
     @property
     def downsample(self) -> int:
         """Mel frames per latent frame, and mel bins per latent bin."""
-        return int(2 ** (len(self.network.ch_mult) - 1))
+        return 1 << len(self.network.ch_mult) - 1
 
     @property
     def latent_bins(self) -> int:
@@ -343,7 +347,7 @@ class AudioVAEConfig(Architecture):
 
 
 class VocoderConfig(Architecture):
-    """Mel to waveform (``config.vocoder``): HiFi-GAN (2.0), or AMP with bandwidth extension (2.3 and later)."""
+    """Mel to waveform (``config.vocoder``): HiFi-GAN; from 2.3 on AMP with bandwidth extension."""
 
     class Generator(Architecture):
         """One generator; the defaults are the 2.0 network."""

@@ -39,9 +39,9 @@ def choose_device(device: DeviceName, dtype: DtypeName, *, cluster_gpus: float =
 
     Args:
         device: What the spec says.
-        dtype: What the spec says; ``auto`` is bfloat16 on accelerators, the files' own dtype, and on
-            a CPU whichever of float32 and bfloat16 multiplies matrices faster.
-        cluster_gpus: GPUs that the workers may get, where this process may have none itself.
+        dtype: What the spec says; ``auto`` is bfloat16 on accelerators, the files' own dtype, and
+            on a CPU whichever of float32 and bfloat16 multiplies matrices faster.
+        cluster_gpus: GPUs that the workers may get; this process may have none itself.
 
     Raises:
         SpecError: If a device is named that is not there.
@@ -67,7 +67,7 @@ def choose_device(device: DeviceName, dtype: DtypeName, *, cluster_gpus: float =
 
 @cache
 def _bfloat16_gain() -> float:
-    """How much faster this CPU multiplies bfloat16 matrices than float32 ones; some milliseconds."""
+    """How much faster this CPU multiplies bfloat16 matrices than float32 ones."""
 
     def seconds(dtype: torch.dtype) -> float:
         matrix = torch.ones(192, 192, dtype=dtype)

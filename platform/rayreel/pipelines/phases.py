@@ -250,7 +250,7 @@ def _audio_target(components: Components, request: RenderRequest) -> AudioTarget
 def refine(
     components: Components, batch: Sequence[EncodedRequest], latents: Sequence[Latents]
 ) -> list[Latents]:
-    """Second stage of every pipeline that has one: double the picture, then a few distilled steps."""
+    """Second stage of the pipelines that have one: doubled picture, a few distilled steps."""
     phase = Phase(name="stage2", downscale=1, sigmas=torch.tensor(STAGE_2_SIGMAS), guided=False)
     larger = upsample(components, latents)
     return denoise(components, components.distilled_transformer, batch, phase, larger)

@@ -16,8 +16,8 @@ def resolve(request: RenderRequest, files: ModelFiles) -> RenderRequest:
         files: The model that will render it.
 
     Returns:
-        The request with every field set but, perhaps, the seed. Two requests that make the same clip
-        are equal afterwards.
+        The request with every field set but, perhaps, the seed. Two requests that make the same
+        clip are equal afterwards.
     """
     defaults = files.defaults
     video, audio = default_guidance(defaults.stg_block)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from rayreel.config.model import AudioVAEConfig
+from rayreel.config.model import AudioNetworkConfig, AudioVAEConfig
 from rayreel.models.audio_vae.layers import (
     CausalConv2d,
     Downsample,
@@ -26,7 +26,7 @@ class DownLevel(Level):
     """Residual blocks of one resolution, then a downsampling unless it is the lowest."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, level: int, config: AudioVAEConfig.Network
+        self, in_channels: int, out_channels: int, level: int, config: AudioNetworkConfig
     ) -> None:
         super().__init__(
             in_channels,

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rayreel.config.model import AudioVAEConfig
+from rayreel.config.model import AudioNetworkConfig
 from rayreel.models.attention import scaled_dot_product
 from rayreel.models.norms import rms_norm
 
@@ -127,7 +127,7 @@ class Level(nn.Module):
         *,
         level: int,
         num_blocks: int,
-        config: AudioVAEConfig.Network,
+        config: AudioNetworkConfig,
     ) -> None:
         """Make the blocks.
 
@@ -159,7 +159,7 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Residual blocks at the lowest resolution, around attention where configured."""
 
-    def __init__(self, channels: int, config: AudioVAEConfig.Network) -> None:
+    def __init__(self, channels: int, config: AudioNetworkConfig) -> None:
         """Args: channels: C; config: Of the network."""
         super().__init__()
         attention = config.mid_block_add_attention
