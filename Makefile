@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all setup demo fmt check test test-slow
+.PHONY: all setup demo fmt check test test-slow bench
 
 all: check test
 
@@ -26,3 +26,6 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+bench: setup
+	$(BIN)/python jobs/bench.py manifests/bench/transformer.yaml

@@ -1,7 +1,7 @@
 """Renders a prompt list on the cluster that the job runs on.
 
-    ray job submit --working-dir . -- python jobs/render_prompts.py --spec manifests/demo.yaml \
-        --set output=s3://bucket/runs/demo
+    ray job submit --working-dir . -- python jobs/render_prompts.py manifests/demo.yaml \
+        --output s3://bucket/runs/demo
 
 The exit code is 0 if every row has a clip, 1 if some rows failed, 2 if the spec or the cluster is
 wrong. Submitting it again finishes what was interrupted.
@@ -15,3 +15,7 @@ from rayreel.cli import render_command
 def main() -> None:
     """Parse the command line and run the job."""
     typer.run(render_command)
+
+
+if __name__ == "__main__":
+    main()

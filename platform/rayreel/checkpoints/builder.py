@@ -36,9 +36,8 @@ def build(
     Raises:
         CheckpointError: If weights are missing, unexpected or misshapen; all of them are listed.
     """
-    with torch.device("meta"):
-        model = make()
-    check_fit(_shapes(model.state_dict()), _shapes(tensors), source=source)
+    model = construct(make, source=source)
+    check_fit(model, {name: tuple(t.shape) for name, t in tensors.items()}, source=source)
     state = {
         name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
         for name, tensor in tensors.items()
@@ -47,12 +46,31 @@ def build(
     return model.requires_grad_(False).eval()
 
 
-def check_fit(wanted: Mapping[str, Shape], given: Mapping[str, Shape], *, source: str) -> None:
-    """Compare two sets of weights by name and shape.
+def construct(make: Callable[[], M], *, source: str) -> M:
+    """Make a network without weights, on the meta device.
+
+    Raises:
+        CheckpointError: If there is no such network; ``source`` is where its architecture is from.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except ValueError as error:
+        raise CheckpointError(f"{source}: its architecture is not supported: {error}") from error
+
+
+def check_fit(model: nn.Module, given: Mapping[str, Shape], *, source: str) -> None:
+    """Compare a network with weights by name and shape.
+
+    Args:
+        model: The network, perhaps on the meta device.
+        given: Shapes by parameter and buffer name.
+        source: Where they come from, named in errors.
 
     Raises:
         CheckpointError: Listing what is missing, unexpected and misshapen, together.
     """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     misshapen = [
         f"{name}: expected {wanted[name]}, got {given[name]}"
         for name in sorted(wanted.keys() & given.keys())
@@ -67,11 +85,8 @@ def check_fit(wanted: Mapping[str, Shape], given: Mapping[str, Shape], *, source
         lines = [
             f"  {what} ({len(found)}): {_some(found)}" for what, found in faults.items() if found
         ]
-        raise CheckpointError("\n".join([f"{source} does not fit the network:", *lines]))
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        title = f"{source} does not fit the network {type(model).__name__}:"
+        raise CheckpointError("\n".join([title, *lines]))
 
 
 def _some(names: Iterable[str], most: int = 12) -> str:

@@ -40,6 +40,7 @@ AUDIO_ENCODER: Rules = (("audio_vae.encoder.", ""), *_statistics("audio_vae."))
 AUDIO_DECODER: Rules = (("audio_vae.decoder.", ""), *_statistics("audio_vae."))
 VOCODER: Rules = (("vocoder.", ""),)
 UPSAMPLER: Rules = (("", ""),)
+LANGUAGE_MODEL: Rules = (("language_model.model.", ""),)
 
 COMPONENTS: dict[str, Rules] = {
     "transformer": TRANSFORMER,

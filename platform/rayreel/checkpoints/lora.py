@@ -29,25 +29,46 @@ class Adapter:
     file: WeightFile
     strength: float
 
-    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Pairs ``(A, B)`` by the name of the weight that they change.
+    def targets(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, str]]:
+        """Names of the tensors ``(A, B)`` by the weight that they change, from the header.
+
+        Args:
+            shapes: Of the model's weights, by name; what it does not have is left out.
 
         Raises:
-            CheckpointError: If the file holds no adapter, or half of one.
+            CheckpointError: If the file holds no adapter or half of one, changes none of the
+                weights, or does not fit one.
         """
-        halves: dict[str, dict[str, Tensor]] = {}
+        halves: dict[str, dict[str, str]] = {}
         for name in self.file.names:
             for half in ("lora_A", "lora_B"):
                 if name.endswith(f".{half}.weight"):
                     module = name.removesuffix(f".{half}.weight").removeprefix(_PREFIX)
-                    halves.setdefault(f"{module}.weight", {})[half] = self.file.tensor(name)
+                    halves.setdefault(f"{module}.weight", {})[half] = name
         if not halves:
             raise CheckpointError(
                 f"{self.file.path} is not a LoRA: it has no tensors named *.lora_A.weight"
             )
         if broken := sorted(name for name, pair in halves.items() if len(pair) != 2):
             raise CheckpointError(f"{self.file.path}: lora_A or lora_B is missing of {broken[:5]}")
-        return {name: (pair["lora_A"], pair["lora_B"]) for name, pair in halves.items()}
+        known = halves.keys() & shapes.keys()
+        if not known:
+            raise CheckpointError(
+                f"{self.file.path} changes none of this model's weights; "
+                f"its first target is {next(iter(halves))}"
+            )
+        if unknown := sorted(halves.keys() - known):
+            log.warning("%s: ignored, not in this model: %s", self.file.path, unknown[:5])
+        targets = {name: (halves[name]["lora_A"], halves[name]["lora_B"]) for name in sorted(known)}
+        for name, halves_of_it in targets.items():
+            down, up = map(self.file.shape, halves_of_it)
+            rank, shape = down[:1], shapes[name]
+            if up != (*shape[:1], *rank) or down != (*rank, *shape[1:]):
+                raise CheckpointError(
+                    f"{self.file.path}: {name} is {shape} in the model; {up} times {down} in the "
+                    "LoRA does not fit"
+                )
+        return targets
 
 
 def fuse(
@@ -73,27 +94,13 @@ def fuse(
     Raises:
         CheckpointError: If an adapter changes none of the weights, or a product does not fit.
     """
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     deltas: dict[str, Tensor] = {}
     for adapter in adapters:
         if adapter.strength == 0:
             continue
-        factors = adapter.factors()
-        known = factors.keys() & weights.keys()
-        if not known:
-            raise CheckpointError(
-                f"{adapter.file.path} changes none of this model's weights; "
-                f"its first target is {next(iter(factors))}"
-            )
-        if unknown := sorted(factors.keys() - known):
-            log.warning("%s: ignored, not in this model: %s", adapter.file.path, unknown[:5])
-        for name in known:
-            down, up = (factor.to(aggregate_dtype) for factor in factors[name])
-            shape = (up.shape[0], down.shape[1])
-            if shape != tuple(weights[name].shape):
-                raise CheckpointError(
-                    f"{adapter.file.path}: {name} is {tuple(weights[name].shape)} in the model, "
-                    f"{shape} in the LoRA"
-                )
+        for name, halves in adapter.targets(shapes).items():
+            down, up = (adapter.file.tensor(half).to(aggregate_dtype) for half in halves)
             if name in deltas:
                 deltas[name].addmm_(up, down, alpha=adapter.strength)
             else:

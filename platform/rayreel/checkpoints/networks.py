@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rayreel.checkpoints import keys
-from rayreel.checkpoints.builder import build, check_fit
+from rayreel.checkpoints.builder import build, check_fit, construct
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.lora import Adapter, fuse
 from rayreel.checkpoints.reader import WeightFile
@@ -51,11 +51,10 @@ class Network(Generic[M]):
 
     def check(self) -> None:
         """Compare names and shapes with the file's header; raises ``CheckpointError``."""
-        with torch.device("meta"):
-            wanted = {name: tuple(t.shape) for name, t in self.make().state_dict().items()}
+        model = construct(self.make, source=str(self.file.path))
         names = keys.component_names(self.file, self.rules)
         given = {new: self.file.shape(old) for new, old in names.items()}
-        check_fit(wanted, given, source=str(self.file.path))
+        check_fit(model, given, source=str(self.file.path))
 
 
 def transformer(files: ModelFiles) -> Network[Transformer]:
@@ -122,11 +121,12 @@ def upsampler(files: ModelFiles) -> Network[LatentUpsampler]:
 
 
 def check_networks(files: ModelFiles) -> None:
-    """Compare every network of a model with its files, from headers only.
+    """Compare every network and adapter of a model with its files, from headers only.
 
     Raises:
         CheckpointError: If weights are missing, unexpected or misshapen.
     """
+    _check_gemma(files.gemma)
     all_of_them: tuple[Callable[[ModelFiles], Network[Any]], ...] = (
         transformer,
         embeddings_processor,
@@ -139,3 +139,22 @@ def check_networks(files: ModelFiles) -> None:
         network(files).check()
     if files.upsampler:
         upsampler(files).check()
+    names = keys.component_names(files.checkpoint, keys.TRANSFORMER)
+    shapes = {new: files.checkpoint.shape(old) for new, old in names.items()}
+    for adapter in files.adapters(distilled=True):
+        adapter.targets(shapes)
+
+
+def _check_gemma(folder: Path) -> None:
+    config = gemma_config(folder)
+    PromptTokenizer(folder)
+    given = {}
+    for path in folder.glob("*.safetensors"):
+        file = WeightFile(path)
+        given |= {
+            new: file.shape(old)
+            for old in file.names
+            if (new := keys.rename(old, keys.LANGUAGE_MODEL)) is not None
+        }
+    model = construct(lambda: Gemma3TextModel(config), source=str(folder))
+    check_fit(model, given, source=str(folder))

@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rayreel.config.base import Architecture
+from rayreel.config.load import faults
 from rayreel.errors import CheckpointError
 
 A = TypeVar("A", bound=Architecture)
@@ -33,10 +35,11 @@ class WeightFile:
     def __post_init__(self) -> None:
         """Open it; raises ``CheckpointError`` if it is not a safetensors file."""
         if not self.path.is_file():
-            raise CheckpointError(f"weight file {self.path} does not exist")
+            what = "is not a file" if self.path.exists() else "does not exist"
+            raise CheckpointError(f"weight file {self.path} {what}")
         try:
             handle = safe_open(self.path, framework="pt")
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.path} is not a safetensors file: {error}") from error
         object.__setattr__(self, "_handle", handle)
 
@@ -107,9 +110,10 @@ class WeightFile:
             )
         try:
             return kind.model_validate(section)
-        except ValueError as error:
+        except ValidationError as error:
             raise CheckpointError(
-                f"{self.path}: config{f'.{name}' if name else ''} is not supported: {error}"
+                f"{self.path}: config{f'.{name}' if name else ''} is not supported: "
+                + "; ".join(faults(error, kind))
             ) from error
 
     def under(self, prefix: str) -> Iterator[tuple[str, str]]:

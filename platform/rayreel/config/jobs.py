@@ -1,10 +1,11 @@
 """What a person writes to run a job."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from rayreel.config.base import StrictModel
+from rayreel.config.request import RequestFields
 
 StageName = Literal["text", "stage1", "stage2", "decode"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
@@ -15,7 +16,9 @@ class AdapterSpec(StrictModel):
     """A LoRA file, fused into the transformer when it is loaded."""
 
     path: str = Field(description="safetensors file")
-    strength: float = Field(default=1.0, description="factor of the adapter; 0 leaves it out")
+    strength: float = Field(
+        default=1.0, allow_inf_nan=False, description="factor of the adapter; 0 leaves it out"
+    )
 
 
 class ModelSpec(StrictModel):
@@ -55,8 +58,8 @@ class RenderSpec(StrictModel):
     model: Literal["tiny"] | ModelSpec = Field(
         default="tiny", description="weight files, or the tiny model that ships with the package"
     )
-    defaults: dict[str, Any] = Field(
-        default_factory=dict, description="request fields for rows that do not set them"
+    defaults: RequestFields = Field(
+        default_factory=RequestFields, description="request fields for rows that do not set them"
     )
     seed: int = Field(default=0, ge=0, description="rows without a seed derive theirs from it")
     placement: Literal["fused", "split"] = Field(

@@ -3,14 +3,24 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from rayreel.errors import SpecError
 
 S = TypeVar("S", bound=BaseModel)
+
+# In the words of YAML and JSON, where pydantic's are those of Python.
+_PHRASES = {
+    "model_type": "should be a mapping of fields",
+    "dict_type": "should be a mapping",
+    "tuple_type": "should be a list",
+    "invalid_key": "keys should be text",
+}
+_LONGEST_SHOWN = 60
 
 
 def load_spec(path: Path, kind: type[S], overrides: Iterable[str] = ()) -> S:
@@ -29,7 +39,7 @@ def load_spec(path: Path, kind: type[S], overrides: Iterable[str] = ()) -> S:
     except FileNotFoundError as error:
         raise SpecError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{path} is not readable YAML: {error}") from error
+        raise SpecError(f"{path} is not readable YAML: {_one_line(error)}") from error
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of fields, got {type(values).__name__}")
     return parse(values, kind, where=str(path), overrides=overrides)
@@ -49,34 +59,64 @@ def parse(
 
 
 def faults(error: ValidationError, kind: type[BaseModel]) -> list[str]:
-    """One sentence per fault: the field, what was expected, what came."""
-    return [_sentence(dict(fault), kind) for fault in error.errors()]
+    """One sentence per wrong field: which it is, what was expected, what came."""
+    found: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for fault in error.errors():
+        path, model = _walk(fault, kind)
+        field = ".".join(path)
+        found.setdefault(field, []).append(_expectation(fault, model))
+        given[field] = _given(fault)
+    # A union faults in every branch: the one that was meant is that with the deepest fault.
+    meant = [field for field in found if not any(other.startswith(f"{field}.") for other in found)]
+    return [
+        (f"field {field!r}: " if field else "") + " or ".join(found[field]) + given[field]
+        for field in meant
+    ]
 
 
-def _sentence(fault: dict[str, Any], kind: type[BaseModel]) -> str:
-    path = [str(part) for part in fault["loc"]]
-    field = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        known = _fields_of(kind, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"nearest is {near[0]!r}" if near else f"known are {', '.join(known)}"
-        return f"field {field!r}: unknown; {hint}"
+def _walk(fault: ErrorDetails, kind: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """Keys that lead to a fault as a person wrote them, and the last model on the way.
+
+    Pydantic's own path also names the branches of unions; these are left out.
+    """
+    path: list[str] = []
+    in_mapping = False
+    for part in fault["loc"]:
+        field = kind.model_fields.get(str(part))
+        if field or in_mapping or isinstance(part, int) or part == _unknown_field(fault):
+            path.append(str(part))
+        in_mapping = field is not None and get_origin(field.annotation) is dict
+        if field:
+            kind = next(iter(_models_in(field.annotation)), kind)
+    return path, kind
+
+
+def _expectation(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    if unknown := _unknown_field(fault):
+        known = list(model.model_fields)
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        return f"unknown; nearest is {near[0]!r}" if near else f"unknown; known: {', '.join(known)}"
     if fault["type"] == "missing":
-        return f"field {field!r}: required"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    given = fault["input"]
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
-    return f"field {field!r}: {message}{shown}"
+        return "required"
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    return _PHRASES.get(fault["type"], message)
 
 
-def _fields_of(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Fields that are known where ``path`` leads; those of the whole where it cannot be told."""
-    for part in path:
-        if part in kind.model_fields:
-            inner = _models_in(kind.model_fields[part].annotation)
-            if inner:
-                kind = inner[0]
-    return list(kind.model_fields)
+def _given(fault: ErrorDetails) -> str:
+    """What came, where that helps: short, since prompts can be long."""
+    if fault["type"] in {"extra_forbidden", "missing"}:
+        return ""
+    value = fault["input"]
+    if isinstance(value, dict | list | tuple):
+        kind = "mapping" if isinstance(value, dict) else "list"
+        return "" if fault["type"] == "value_error" else f", got a {kind}"
+    text = repr(value)
+    return f", got {text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + '...'}"
+
+
+def _unknown_field(fault: ErrorDetails) -> str | None:
+    return str(fault["loc"][-1]) if fault["type"] == "extra_forbidden" else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a type expression
@@ -87,9 +127,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a ty
 
 def _set(values: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise SpecError(f"--set {text!r}: expected key=value, such as --set defaults.steps=8")
     *parents, last = key.split(".")
+    if not equals or not all((*parents, last)):
+        raise SpecError(f"--set {text!r}: expected key=value, such as --set defaults.steps=8")
     for parent in parents:
         inner = values.get(parent)
         values[parent] = dict(inner) if isinstance(inner, dict) else {}
@@ -97,4 +137,8 @@ def _set(values: dict[str, Any], text: str) -> None:
     try:
         values[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise SpecError(f"--set {text!r}: the value is not YAML: {error}") from error
+        raise SpecError(f"--set {text!r}: the value is not YAML: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ one value are ``Literal`` fields: a file that says otherwise is a model unknown 
 import math
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from rayreel.config.base import Architecture
 
@@ -220,12 +220,15 @@ class VideoVAEConfig(Architecture):
     @classmethod
     def _named_blocks(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the file's JSON holds
         def block(entry: Any) -> Any:  # noqa: ANN401 - as above
-            if not isinstance(entry, list | tuple):
-                return entry
-            name, params = entry
-            return {"name": name, **({"num_layers": params} if isinstance(params, int) else params)}
+            match entry:
+                case [name, int(layers)]:
+                    return {"name": name, "num_layers": layers}
+                case [name, dict(params)]:
+                    return {"name": name, **params}
+                case _:
+                    return entry
 
-        return [block(entry) for entry in value]
+        return [block(entry) for entry in value] if isinstance(value, list | tuple) else value
 
     @property
     def encoder_padding(self) -> Literal["zeros", "reflect"]:
@@ -295,16 +298,16 @@ class MelConfig(Architecture):
 class AudioVAEConfig(Architecture):
     """Audio VAE and its mel front end (``config.audio_vae``, nested as in the file)."""
 
-    class Params(Architecture):
-        """``model.params``."""
-
-        ddconfig: AudioNetworkConfig
-        sampling_rate: int = 16000
-
     class Model(Architecture):
         """``model``."""
 
-        params: "AudioVAEConfig.Params"
+        class Params(Architecture):
+            """``model.params``."""
+
+            ddconfig: AudioNetworkConfig
+            sampling_rate: int = 16000
+
+        params: Params
 
     class Preprocessing(Architecture):
         """``preprocessing``."""

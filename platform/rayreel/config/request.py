@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from rayreel.config.base import StrictModel
 from rayreel.config.sampling import Guidance
@@ -66,10 +66,22 @@ class ImageCondition(StrictModel):
     )
 
 
-class RenderRequest(StrictModel):
-    """One clip. ``None`` means "by the checkpoint's generation" until the request is resolved."""
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("blank; expected at least one word")
+    return text
 
-    prompt: str = Field(min_length=1, description="what the clip shows and sounds like")
+
+Prompt = Annotated[str, AfterValidator(_not_blank)]
+
+
+class RequestFields(StrictModel):
+    """What a request may say, nothing of it required: a job sets so what its rows do not say.
+
+    ``None`` means "by the checkpoint's generation" until a request is resolved.
+    """
+
+    prompt: Prompt | None = Field(default=None, description="what the clip shows and sounds like")
     negative_prompt: str | None = Field(
         default=None, description="what it must not be; a general list by default"
     )
@@ -77,7 +89,7 @@ class RenderRequest(StrictModel):
     width: int = Field(default=768, gt=0, le=8192, description="pixels")
     height: int = Field(default=512, gt=0, le=8192, description="pixels")
     num_frames: int = Field(default=121, gt=0, description="frames, 8k + 1")
-    fps: float = Field(default=24.0, gt=0, le=240, description="frames per second")
+    fps: float = Field(default=24.0, ge=1, le=240, description="frames per second")
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="by default from the job's seed and the content"
     )
@@ -93,12 +105,11 @@ class RenderRequest(StrictModel):
     audio_guidance: Guidance | None = Field(default=None, description="of the sound, likewise")
     crf: int = Field(default=19, ge=0, le=51, description="H.264 quality of the file, 0 lossless")
 
-    @field_validator("prompt")
-    @classmethod
-    def _not_blank(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("a blank prompt says nothing; expected at least one word")
-        return prompt
+
+class RenderRequest(RequestFields):
+    """One clip."""
+
+    prompt: Prompt = Field(description="what the clip shows and sounds like")
 
     @property
     def traits(self) -> PipelineTraits:

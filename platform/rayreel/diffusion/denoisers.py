@@ -58,7 +58,8 @@ class SimpleDenoiser:
             (video, audio),
             (self.context.video, self.context.audio),
         )
-        return per_stream(lambda x0: Denoised(x0=x0), _evaluate(self.model, streams))
+        estimates = _estimates(streams, self.model(*streams, None))
+        return per_stream(lambda x0: Denoised(x0=x0), estimates)
 
 
 class _Pass(NamedTuple):
@@ -114,7 +115,9 @@ class GuidedDenoiser:
             ),
             (guiders[0] is not None, guiders[1] is not None),
         )
-        estimates = _evaluate(self.model, streams, [one.skipped for one in passes.values()])
+        skipped = [one.skipped for one in passes.values()]
+        velocities = self.model(*streams, _perturbations(streams, skipped))
+        estimates = _estimates(streams, velocities)
         guided = per_stream(
             lambda x0, guider: _combine(x0, guider, list(passes)), estimates, guiders
         )
@@ -178,20 +181,22 @@ def _modality(
     return replace(repeat_batch(once, len(contexts)), context=torch.cat(batched))
 
 
-def _evaluate(
-    model: VelocityModel,
-    streams: Pair[Modality],
-    skipped: Sequence[tuple[Perturbation, ...]] | None = None,
-) -> Pair[Tensor]:
-    """Clean estimates of one forward; ``skipped`` has one entry per pass."""
-    perturbations: Perturbations | None = None
-    if skipped and any(skipped):
-        batch = next(len(stream.latent) for stream in streams if stream is not None)
-        perturbations = [one for one in skipped for _ in range(batch // len(skipped))]
+def _perturbations(
+    streams: Pair[Modality], skipped: Sequence[tuple[Perturbation, ...]]
+) -> Perturbations | None:
+    """What each pass skips, for each sample of the passes along the batch."""
+    if not any(skipped):
+        return None
+    batch = next(len(stream.latent) for stream in streams if stream is not None)
+    return [one for one in skipped for _ in range(batch // len(skipped))]
+
+
+def _estimates(streams: Pair[Modality], velocities: Pair[Tensor]) -> Pair[Tensor]:
+    """Clean estimates of one forward."""
     return per_stream(
         lambda stream, velocity: to_denoised(stream.latent, velocity, stream.timesteps),
         streams,
-        model(*streams, perturbations),
+        velocities,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from rayreel.diffusion.schedulers import DISTILLED_SIGMAS
 from rayreel.pipelines.base import Pipeline
-from rayreel.pipelines.phases import EncodedRequest, Phase, denoise, refine
+from rayreel.pipelines.phases import STAGE_2, EncodedRequest, Phase, denoise, upsample
 from rayreel.types import Latents
 
 
@@ -22,4 +22,6 @@ class Distilled(Pipeline):
 
     def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
         """Double and refine both streams."""
-        return refine(self.components, batch, latents)
+        larger = upsample(self.components, latents)
+        weights = self.components.distilled_transformer
+        return denoise(self.components, weights, batch, STAGE_2, larger)

@@ -79,6 +79,10 @@ class Phase:
     guided: bool
 
 
+STAGE_2 = Phase(name="stage2", downscale=1, sigmas=torch.tensor(STAGE_2_SIGMAS), guided=False)
+"""Refinement of upsampled latents: a few unguided steps at full size."""
+
+
 def batch_key(request: RenderRequest) -> tuple[object, ...]:
     """What requests must agree in to be denoised in one batch."""
     appended = sum(image.frame > 0 for image in request.images)
@@ -245,15 +249,6 @@ def _audio_target(components: Components, request: RenderRequest) -> AudioTarget
         hop_length=config.preprocessing.stft.hop_length,
         downsample=config.downsample,
     )
-
-
-def refine(
-    components: Components, batch: Sequence[EncodedRequest], latents: Sequence[Latents]
-) -> list[Latents]:
-    """Second stage of the pipelines that have one: doubled picture, a few distilled steps."""
-    phase = Phase(name="stage2", downscale=1, sigmas=torch.tensor(STAGE_2_SIGMAS), guided=False)
-    larger = upsample(components, latents)
-    return denoise(components, components.distilled_transformer, batch, phase, larger)
 
 
 def _video_state(

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rayreel.pipelines.base import Pipeline
-from rayreel.pipelines.phases import EncodedRequest, Phase, denoise, refine, run_sigmas
+from rayreel.pipelines.phases import (
+    STAGE_2,
+    EncodedRequest,
+    Phase,
+    denoise,
+    run_sigmas,
+    upsample,
+)
 from rayreel.types import Latents
 
 
@@ -22,5 +29,7 @@ class TwoStage(Pipeline):
         The sound is refined along, since the picture attends to it, but the first stage's is kept:
         refinement without guidance makes it worse.
         """
-        refined = refine(self.components, batch, latents)
+        larger = upsample(self.components, latents)
+        weights = self.components.distilled_transformer
+        refined = denoise(self.components, weights, batch, STAGE_2, larger)
         return [replace(new, audio=old.audio) for new, old in zip(refined, latents, strict=True)]

@@ -142,7 +142,20 @@ class Block(nn.Module):
             xa = xa + gate * self.audio_attn2(query, text, mask=audio.context_mask)
 
         if xv is not None and video is not None and xa is not None and audio is not None:
-            xv, xa = self._exchange(xv, xa, video, audio, keep)
+            # Both directions read the states from before the exchange.
+            v, a = video.exchange, audio.exchange
+            assert v is not None
+            assert a is not None
+            table = self.scale_shift_table_a2v_ca_video
+            v_reads, v_gives, v_gate = self._exchange_inputs(xv, v, table)
+            table = self.scale_shift_table_a2v_ca_audio
+            a_gives, a_reads, a_gate = self._exchange_inputs(xa, a, table)
+            if video.enabled and keep.audio_to_video is not False:
+                heard = self.audio_to_video_attn(v_reads, a_gives, rope=v.rope, context_rope=a.rope)
+                xv = xv + heard * (v_gate * keep.audio_to_video)
+            if audio.enabled and keep.video_to_audio is not False:
+                seen = self.video_to_audio_attn(a_reads, v_gives, rope=a.rope, context_rope=v.rope)
+                xa = xa + seen * (a_gate * keep.video_to_audio)
 
         if xv is not None and video is not None and video.enabled:
             hidden, gate = self._modulated(xv, video, self.scale_shift_table, first=3)
@@ -169,23 +182,6 @@ class Block(nn.Module):
         query, gate = self._modulated(x, stream, table, first=6)
         shift, scale = rows(prompt_table, stream.prompt_modulation)
         return query, modulate(stream.context, scale, shift), gate
-
-    def _exchange(
-        self, xv: Tensor, xa: Tensor, video: StreamInputs, audio: StreamInputs, keep: BlockKeep
-    ) -> tuple[Tensor, Tensor]:
-        """Audio to video and video to audio; both read the states from before the exchange."""
-        v, a = video.exchange, audio.exchange
-        assert v is not None
-        assert a is not None
-        v_reads, v_gives, v_gate = self._exchange_inputs(xv, v, self.scale_shift_table_a2v_ca_video)
-        a_gives, a_reads, a_gate = self._exchange_inputs(xa, a, self.scale_shift_table_a2v_ca_audio)
-        if video.enabled and keep.audio_to_video is not False:
-            received = self.audio_to_video_attn(v_reads, a_gives, rope=v.rope, context_rope=a.rope)
-            xv = xv + received * (v_gate * keep.audio_to_video)
-        if audio.enabled and keep.video_to_audio is not False:
-            received = self.video_to_audio_attn(a_reads, v_gives, rope=a.rope, context_rope=v.rope)
-            xa = xa + received * (a_gate * keep.video_to_audio)
-        return xv, xa
 
     def _exchange_inputs(
         self, x: Tensor, stream: ExchangeInputs, table: Tensor

@@ -1,0 +1,1 @@
+"""Whole jobs: a spec in, stages wired, a summary out."""

@@ -1,0 +1,74 @@
+"""The stage graph of a render job: which stages the items need, and on which actors they run."""
+
+from collections.abc import Sequence
+
+from rayreel.cluster.connect import Capacity
+from rayreel.cluster.data import Pool
+from rayreel.config.jobs import RenderSpec, StageName
+from rayreel.pipelines.devices import Device, choose_device
+from rayreel.stages.base import RenderItem, Stage
+from rayreel.stages.decode import DecodeStage
+from rayreel.stages.denoise import GenerateStage, RefineStage
+from rayreel.stages.text import TextStage
+
+# An actor computes with as many threads as it has CPUs: more than this gain little.
+_MOST_CPUS = 8
+
+
+def choose_devices(
+    spec: RenderSpec, items: Sequence[RenderItem], free: Capacity
+) -> dict[StageName, Device]:
+    """Device of every stage that the items need; a job without a second stage has none.
+
+    Raises:
+        SpecError: If the spec names a device that is not there.
+    """
+    names: list[StageName] = ["text", "stage1"]
+    if any(item.request.traits.stages > 1 for item in items):
+        names.append("stage2")
+    names.append("decode")
+    return {
+        name: choose_device(spec.stage(name).device, spec.stage(name).dtype, cluster_gpus=free.gpus)
+        for name in names
+    }
+
+
+def make_pools(spec: RenderSpec, devices: dict[StageName, Device], free: Capacity) -> list[Pool]:
+    """Actor pools for the stages: one for all of them, or one each.
+
+    Args:
+        spec: Placement, replicas, batch sizes and resources; paths are absolute.
+        devices: Of the stages, in order.
+        free: What the cluster has; actors without a number of CPUs share it evenly.
+    """
+    stages = {name: _stage(spec, name, device) for name, device in devices.items()}
+    if spec.placement == "fused":
+        groups = [(tuple(stages), spec.workers)]
+    else:
+        groups = [((name,), spec.stage(name)) for name in stages]
+    share = min(_MOST_CPUS, free.cpus / sum(choice.replicas for _, choice in groups))
+    pools = []
+    for names, choice in groups:
+        on_gpu = any(devices[name].name == "cuda" for name in names)
+        pools.append(
+            Pool(
+                stages=tuple(stages[name] for name in names),
+                replicas=choice.replicas,
+                batch_size=choice.batch_size,
+                cpus=choice.cpus or share,
+                gpus=float(on_gpu) if choice.gpus is None else choice.gpus,
+            )
+        )
+    return pools
+
+
+def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage:
+    match name:
+        case "text":
+            return TextStage(spec.model, device)
+        case "stage1":
+            return GenerateStage(spec.model, device)
+        case "stage2":
+            return RefineStage(spec.model, device)
+        case "decode":
+            return DecodeStage(spec.model, device, spec.output)
