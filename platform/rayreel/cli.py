@@ -1,28 +1,30 @@
 """The ``rayreel`` command: parses, calls, prints.
 
 Exit codes: 0 all done, 1 some items failed and all others are done, 2 bad input or environment.
+
+Commands import what they run themselves: PyTorch, transformers and Ray take ten seconds, and help
+and mistyped options shall not wait for them.
 """
 
+# ruff: noqa: PLC0415 - see above
+
 import functools
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
+import yaml
 
-from rayreel.checkpoints.inspect import describe
-from rayreel.checkpoints.tiny import write_tiny
-from rayreel.errors import RayreelError
+from rayreel.errors import RayreelError, SpecError
 from rayreel.logs import setup_logging
-from rayreel.runs.render import plan, render
-from rayreel.runs.spec import read_render_spec
 
 P = ParamSpec("P")
 
 app = typer.Typer(
     name="rayreel",
-    help="LTX-2 audio-video diffusion on a Ray cluster.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,24 +48,55 @@ def _exits(command: Callable[P, int]) -> Callable[P, None]:
     return run
 
 
-@app.command("render")
+def _example(*lines: str) -> str:
+    """Text under a command's options, line by line: click would fill the lines like a paragraph."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rayreel {importlib.metadata.version('rayreel')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=_example("rayreel render manifests/demo.yaml"))
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="show the version", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """LTX-2 audio-video diffusion on a Ray cluster."""
+
+
+@app.command(
+    "render",
+    epilog=_example("rayreel render manifests/demo.yaml --set defaults.steps=4 -o runs/quick"),
+)
 @_exits
 def render_command(
-    spec: Annotated[str, typer.Argument(help="YAML spec, or a JSONL, CSV or Parquet prompt list")],
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="YAML spec, or a JSONL, CSV or Parquet prompt list"),
+    ],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="run directory: a folder or a URI")
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="run directory: a folder or a URI"),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value that wins over the spec")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="a field that wins over the spec; repeatable"
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, render nothing")
     ] = False,
 ) -> int:
-    """Render a prompt list to MP4 files with sound. Run it again to finish what was interrupted.
+    """Render a prompt list to MP4 files with sound. Run it again to finish what was interrupted."""
+    from rayreel.runs.render import plan, render
+    from rayreel.runs.spec import read_render_spec
 
-    Example: rayreel render manifests/demo.yaml --set defaults.steps=4 -o runs/quick
-    """
     job = read_render_spec(spec, set_ or (), output)
     if dry_run:
         _, rows = plan(job)
@@ -76,31 +109,36 @@ def render_command(
     return summary.exit_code
 
 
-@app.command("tiny")
+@app.command(
+    "tiny", epilog=_example("rayreel tiny tiny", "rayreel inspect tiny/ltx-2-tiny.safetensors")
+)
 @_exits
 def tiny_command(
-    folder: Annotated[Path, typer.Argument(help="where to write the files")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to write the files")],
 ) -> int:
     """Write the tiny model in the layout of the official files.
 
-    Example: rayreel tiny /tmp/tiny && rayreel inspect /tmp/tiny/ltx-2-tiny.safetensors
+    Prints the part of a spec that names them.
     """
-    write_tiny(folder)
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            print(f"{file.stat().st_size / 2**20:8.2f} MiB  {file}")
+    from rayreel.checkpoints.tiny import write_tiny
+
+    try:
+        model = write_tiny(folder.absolute())
+    except OSError as error:
+        raise SpecError(f"cannot write the tiny model to {folder}: {error}") from error
+    section = {"model": model.model_dump(exclude_defaults=True)}
+    print(yaml.safe_dump(section, sort_keys=False), end="")
     return 0
 
 
-@app.command("inspect")
+@app.command("inspect", epilog=_example("rayreel inspect ltx-2-19b-dev.safetensors"))
 @_exits
 def inspect_command(
-    file: Annotated[Path, typer.Argument(help="safetensors file")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="safetensors file")],
 ) -> int:
-    """Say what a weight file holds, from its header alone.
+    """Say what a weight file holds, from its header alone."""
+    from rayreel.checkpoints.inspect import describe
 
-    Example: rayreel inspect ltx-2-19b-dev.safetensors
-    """
     print(describe(file))
     return 0
 

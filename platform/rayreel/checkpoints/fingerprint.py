@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 
 from rayreel.checkpoints.reader import WeightFile
+from rayreel.data.hashing import canonical_json
 
 _SAMPLE = 256
 
 
 def fingerprint_file(path: Path) -> str:
     """Hash of a safetensors file: its header, and bytes sampled from the middle of every tensor.
+
+    The order of the header's entries, in which writers differ, does not count.
 
     Args:
         path: The file.
@@ -25,9 +28,10 @@ def fingerprint_file(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length)
-        digest.update(header)
-        for start, end in sorted(_spans(header)):
+        header = json.loads(file.read(length))
+        digest.update(canonical_json(header).encode())
+        spans = (entry["data_offsets"] for name, entry in header.items() if name != "__metadata__")
+        for start, end in sorted(spans):
             middle = max(start, (start + end - _SAMPLE) // 2)
             file.seek(8 + length + middle)
             digest.update(file.read(min(_SAMPLE, end - middle)))
@@ -43,10 +47,3 @@ def fingerprint_folder(path: Path) -> str:
         elif file.suffix == ".json":
             digest.update(file.name.encode() + hashlib.blake2b(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _spans(header: bytes) -> list[tuple[int, int]]:
-    entries = json.loads(header)
-    return [
-        tuple(entry["data_offsets"]) for name, entry in entries.items() if name != "__metadata__"
-    ]

@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from rayreel.checkpoints.keys import COMPONENTS, rename
+from rayreel.checkpoints.keys import COMPONENTS, LANGUAGE_MODEL, rename
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.config.model import (
     AudioVAEConfig,
@@ -39,12 +40,14 @@ def describe(path: Path) -> str:
 
 
 def _kind(file: WeightFile) -> str:
-    if "transformer" in file.config:
+    if any(map(file.config.get, _SECTIONS)):
         return "LTX-2 checkpoint"
     if any(name.endswith(".lora_A.weight") for name in file.names):
         return "LoRA"
     if "mid_channels" in file.config:
         return "latent upsampler"
+    if any(rename(name, LANGUAGE_MODEL) for name in file.names):
+        return "Gemma text encoder"
     return "unknown: its metadata has no config of this family"
 
 
@@ -71,32 +74,63 @@ def _size(file: WeightFile, names: list[str]) -> str:
 
 
 def _architecture(file: WeightFile) -> list[str]:
-    """What the config sections say, in a line each."""
-    config = file.config
-    if "transformer" in config:
-        net = file.section("transformer", TransformerConfig)
-        text = file.section("transformer", TextConfig)
-        vae = file.section("vae", VideoVAEConfig)
-        audio = file.section("audio_vae", AudioVAEConfig)
-        sound = file.section("vocoder", VocoderConfig)
-        return [
-            f"transformer    {net.num_layers} blocks, video {net.num_attention_heads} x "
-            f"{net.attention_head_dim}, audio {net.audio_num_attention_heads} x "
-            f"{net.audio_attention_head_dim}, {net.rope_type} rotary embedding"
-            f"{', gated attention' if net.apply_gated_attention else ''}",
-            f"text           features {text.feature_version}, connectors of "
-            f"{text.video.num_layers} and {text.audio.num_layers} layers",
-            f"video VAE      {vae.latent_channels} channels, 1/{vae.space_factor} in space, "
-            f"1/{vae.time_factor} in time",
-            f"audio VAE      {audio.network.z_channels} channels x {audio.latent_bins} bins, "
-            f"{audio.latents_per_second:g} latents per second",
-            f"vocoder        {sound.sample_rate_hz} Hz"
-            f"{', with bandwidth extension' if sound.bwe else ''}",
-        ]
-    if "mid_channels" in config:
-        upsampler = file.section(None, UpsamplerConfig)
-        scales = [f"{upsampler.spatial_scale:g}x in space"] if upsampler.spatial_upsample else []
-        scales += ["2x in time"] if upsampler.temporal_upsample else []
-        return [f"upsampler      {upsampler.in_channels} channels, {' and '.join(scales)}"]
-    ranks = {file.shape(name)[0] for name in file.names if name.endswith(".lora_A.weight")}
-    return [f"ranks          {', '.join(map(str, sorted(ranks)))}"] if ranks else []
+    """What the config sections say, in a line or two each."""
+    lines = [
+        line for name, tell in _SECTIONS.items() if file.config.get(name) for line in tell(file)
+    ]
+    if "mid_channels" in file.config:
+        lines.append(_tell_upsampler(file))
+    if ranks := {file.shape(name)[0] for name in file.names if name.endswith(".lora_A.weight")}:
+        lines.append(f"ranks          {', '.join(map(str, sorted(ranks)))}")
+    return lines
+
+
+def _tell_transformer(file: WeightFile) -> list[str]:
+    net = file.section("transformer", TransformerConfig)
+    text = file.section("transformer", TextConfig)
+    return [
+        f"transformer    {net.num_layers} blocks, video {net.num_attention_heads} x "
+        f"{net.attention_head_dim}, audio {net.audio_num_attention_heads} x "
+        f"{net.audio_attention_head_dim}, {net.rope_type} rotary embedding"
+        f"{', gated attention' if net.apply_gated_attention else ''}",
+        f"text           features {text.feature_version}, connectors of "
+        f"{text.video.num_layers} and {text.audio.num_layers} layers",
+    ]
+
+
+def _tell_video_vae(file: WeightFile) -> list[str]:
+    vae = file.section("vae", VideoVAEConfig)
+    return [
+        f"video VAE      {vae.latent_channels} channels, 1/{vae.space_factor} in space, "
+        f"1/{vae.time_factor} in time"
+    ]
+
+
+def _tell_audio_vae(file: WeightFile) -> list[str]:
+    vae = file.section("audio_vae", AudioVAEConfig)
+    return [
+        f"audio VAE      {vae.network.z_channels} channels x {vae.latent_bins} bins, "
+        f"{vae.latents_per_second:g} latents per second"
+    ]
+
+
+def _tell_vocoder(file: WeightFile) -> list[str]:
+    config = file.section("vocoder", VocoderConfig)
+    extension = ", with bandwidth extension" if config.bwe else ""
+    return [f"vocoder        {config.sample_rate_hz} Hz{extension}"]
+
+
+def _tell_upsampler(file: WeightFile) -> str:
+    upsampler = file.section(None, UpsamplerConfig)
+    scales = [f"{upsampler.spatial_scale:g}x in space"] if upsampler.spatial_upsample else []
+    scales += ["2x in time"] if upsampler.temporal_upsample else []
+    return f"upsampler      {upsampler.in_channels} channels, {' and '.join(scales)}"
+
+
+# A 2.5 file holds one component; the sections of the others are absent or null.
+_SECTIONS: dict[str, Callable[[WeightFile], list[str]]] = {
+    "transformer": _tell_transformer,
+    "vae": _tell_video_vae,
+    "audio_vae": _tell_audio_vae,
+    "vocoder": _tell_vocoder,
+}

@@ -60,8 +60,8 @@ class Adapter:
         if unknown := sorted(halves.keys() - known):
             log.warning("%s: ignored, not in this model: %s", self.file.path, unknown[:5])
         targets = {name: (halves[name]["lora_A"], halves[name]["lora_B"]) for name in sorted(known)}
-        for name, halves_of_it in targets.items():
-            down, up = map(self.file.shape, halves_of_it)
+        for name, pair in targets.items():
+            down, up = map(self.file.shape, pair)
             rank, shape = down[:1], shapes[name]
             if up != (*shape[:1], *rank) or down != (*rank, *shape[1:]):
                 raise CheckpointError(

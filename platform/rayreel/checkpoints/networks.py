@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
+from transformers import Gemma3TextModel
 
 from rayreel.checkpoints import keys
-from rayreel.checkpoints.builder import build, check_fit, construct
+from rayreel.checkpoints.builder import Shape, build, check_fit, construct
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.lora import Adapter, fuse
 from rayreel.checkpoints.reader import WeightFile
@@ -18,6 +20,7 @@ from rayreel.models.audio_vae import AudioDecoder
 from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.text.gemma import gemma_config
 from rayreel.models.text.processor import EmbeddingsProcessor
+from rayreel.models.text.tokenizer import PromptTokenizer
 from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
@@ -142,13 +145,14 @@ def check_networks(files: ModelFiles) -> None:
     names = keys.component_names(files.checkpoint, keys.TRANSFORMER)
     shapes = {new: files.checkpoint.shape(old) for new, old in names.items()}
     for adapter in files.adapters(distilled=True):
-        adapter.targets(shapes)
+        if adapter.strength != 0:
+            adapter.targets(shapes)
 
 
 def _check_gemma(folder: Path) -> None:
     config = gemma_config(folder)
     PromptTokenizer(folder)
-    given = {}
+    given: dict[str, Shape] = {}
     for path in folder.glob("*.safetensors"):
         file = WeightFile(path)
         given |= {

@@ -3,14 +3,13 @@
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from rayreel.checkpoints import keys
@@ -24,6 +23,7 @@ from rayreel.config.model import (
     VocoderConfig,
 )
 from rayreel.config.presets import TINY_CONFIG, TINY_UPSAMPLER_CONFIG
+from rayreel.errors import CheckpointError
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.text.tiny import write_tiny_gemma
@@ -64,29 +64,48 @@ def locate_model(model: Literal["tiny"] | ModelSpec) -> ModelSpec:
     """Weight files of a model; the tiny one is written to the user's cache when first needed.
 
     Processes may race: each writes a folder of its own, and the first to rename it wins.
+
+    Raises:
+        CheckpointError: If the cache cannot be written.
     """
     if isinstance(model, ModelSpec):
         return model
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rayreel"
     folder = cache / f"tiny-{_EDITION}"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix="tiny-", dir=cache))
+    try:
+        _write_once(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the tiny model to {folder}: {error}; XDG_CACHE_HOME names another cache"
+        ) from error
+    return tiny_spec(folder)
+
+
+def _write_once(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="tiny-", dir=folder.parent) as temporary:
+        # In a folder of the usual permissions, which a temporary one has not.
+        fresh = Path(temporary) / folder.name
         write_tiny(fresh)
         try:
             fresh.rename(folder)
         except OSError:
             # Another process was faster, with the same bytes.
-            shutil.rmtree(fresh)
-    return tiny_spec(folder)
+            if not folder.is_dir():
+                raise
 
 
-def write_tiny(folder: Path) -> None:
+def write_tiny(folder: Path) -> ModelSpec:
     """Write the whole set: checkpoint, Gemma folder, upsampler and distilled LoRA.
 
     Args:
         folder: Made if it is not there; files of the same names are replaced. The bytes are the
             same each time.
+
+    Returns:
+        The files, as a spec names them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_gemma(folder / _GEMMA, _SEED)
@@ -114,18 +133,29 @@ def write_tiny(folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for module, rules in parts:
         tensors |= _weights(module, rules)
-    save_file(
-        tensors,
+    _save(
         folder / _CHECKPOINT,
+        tensors,
         {"config": json.dumps(TINY_CONFIG), "model_version": "2.0.0", "format": "pt"},
     )
     upsampler = LatentUpsampler(UpsamplerConfig.model_validate(TINY_UPSAMPLER_CONFIG))
-    save_file(
-        _weights(upsampler, keys.UPSAMPLER),
+    _save(
         folder / _UPSAMPLER,
+        _weights(upsampler, keys.UPSAMPLER),
         {"config": json.dumps(TINY_UPSAMPLER_CONFIG), "format": "pt"},
     )
-    save_file(_lora(transformer), folder / _LORA, {"format": "pt"})
+    _save(folder / _LORA, _lora(transformer), {"format": "pt"})
+    return tiny_spec(folder)
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    data = save(tensors, metadata)
+    # With a header of our own: theirs has the metadata in an order that changes.
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    # Not save_file, whose files nobody but their owner can read.
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[start:])
 
 
 def _weights(module: nn.Module, rules: keys.Rules) -> dict[str, Tensor]:

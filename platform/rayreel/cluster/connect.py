@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,17 @@ from rayreel.errors import ClusterError
 
 @dataclass(frozen=True)
 class Capacity:
-    """Logical resources of the cluster that no running job holds."""
+    """Logical resources of the cluster.
+
+    Attributes:
+        cpus: CPUs that no running job holds.
+        gpus: GPUs that no running job holds.
+        nodes: CPUs and GPUs of each node, held or not.
+    """
 
     cpus: float
     gpus: float
+    nodes: tuple[tuple[float, float], ...]
 
 
 @contextmanager
@@ -32,21 +40,25 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray's native code complains on the terminal about every pool of actors that may restart, as
+    # Ray Data keeps their arguments in the object store. What is serious is raised as well.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, log_to_driver=True)
+            with _without_native_stderr():
+                ray.init(address=address, logging_level=logging.WARNING)
         else:
             # A cluster of our own on the loopback needs no token, and nobody sees its dashboard.
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=True,
-                logging_level=logging.ERROR,
-            )
+            with _without_native_stderr():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
@@ -56,6 +68,26 @@ def connected() -> Iterator[None]:
 
 
 def capacity() -> Capacity:
-    """What the connected cluster has free."""
+    """What the connected cluster has."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return Capacity(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return Capacity(
+        cpus=free.get("CPU", 0),
+        gpus=free.get("GPU", 0),
+        nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes),
+    )
+
+
+@contextmanager
+def _without_native_stderr() -> Iterator[None]:
+    """Hold back what native code writes: Ray announces there that it was told to be quiet."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

@@ -43,7 +43,10 @@ class StageSpec(StrictModel):
     device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
     dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
     cpus: float | None = Field(
-        default=None, gt=0, description="logical CPUs of an actor; by default an even share"
+        default=None,
+        gt=0,
+        description="logical CPUs of an actor, and threads that it computes with; by default 1, or "
+        "an even share of fewer. Another number of threads rounds differently",
     )
     gpus: float | None = Field(
         default=None, ge=0, description="GPUs of an actor; by default one where it computes on CUDA"

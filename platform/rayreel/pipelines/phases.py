@@ -16,7 +16,7 @@ from rayreel.conditioning.keyframes import Keyframe
 from rayreel.conditioning.replacement import LatentReplacement
 from rayreel.config.request import ImageCondition, RenderRequest
 from rayreel.config.sampling import Guidance
-from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser
+from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser, VelocityModel
 from rayreel.diffusion.loop import denoise as denoising_loop
 from rayreel.diffusion.noisers import GaussianNoise, add_noise
 from rayreel.diffusion.protocols import Denoiser, Noise
@@ -30,7 +30,6 @@ from rayreel.diffusion.steppers import Euler
 from rayreel.errors import MediaError
 from rayreel.media.image import fit, load_image, recompress, to_model_input
 from rayreel.models.tiling import TileSizeConfig
-from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import upsample_latents
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.vocoder import decode_audio
@@ -142,7 +141,7 @@ def encode(
 @torch.inference_mode()
 def denoise(
     components: Components,
-    transformer: Transformer,
+    transformer: VelocityModel,
     batch: Sequence[EncodedRequest],
     phase: Phase,
     start: Sequence[Latents] | None = None,
@@ -313,7 +312,7 @@ def _noised(state: LatentState, target: Target, noise: Noise, phase: Phase) -> L
 
 def _denoiser(
     components: Components,
-    transformer: Transformer,
+    transformer: VelocityModel,
     batch: Sequence[EncodedRequest],
     *,
     guided: bool,

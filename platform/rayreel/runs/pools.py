@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 from rayreel.cluster.connect import Capacity
 from rayreel.cluster.data import Pool
-from rayreel.config.jobs import RenderSpec, StageName
+from rayreel.config.jobs import RenderSpec, StageName, StageSpec
 from rayreel.pipelines.devices import Device, choose_device
 from rayreel.stages.base import RenderItem, Stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
 from rayreel.stages.text import TextStage
 
-# An actor computes with as many threads as it has CPUs: more than this gain little.
-_MOST_CPUS = 8
+# An actor computes with as many threads as it has CPUs. Another number of threads sums in another
+# order, so by default it must not depend on how many actors there are, or on the machine.
+_CPUS = 1.0
+# Ray rounds resources to four digits: shares that it rounds up would not fit side by side.
+_SHARES_PER_CPU = 100
 
 
 def choose_devices(
@@ -39,14 +42,15 @@ def make_pools(spec: RenderSpec, devices: dict[StageName, Device], free: Capacit
     Args:
         spec: Placement, replicas, batch sizes and resources; paths are absolute.
         devices: Of the stages, in order.
-        free: What the cluster has; actors without a number of CPUs share it evenly.
+        free: What the cluster has. Actors without a number of CPUs take one each, or an even share
+            where that is too much.
     """
     stages = {name: _stage(spec, name, device) for name, device in devices.items()}
     if spec.placement == "fused":
         groups = [(tuple(stages), spec.workers)]
     else:
         groups = [((name,), spec.stage(name)) for name in stages]
-    share = min(_MOST_CPUS, free.cpus / sum(choice.replicas for _, choice in groups))
+    share = _share([choice for _, choice in groups], free)
     pools = []
     for names, choice in groups:
         on_gpu = any(devices[name].name == "cuda" for name in names)
@@ -60,6 +64,14 @@ def make_pools(spec: RenderSpec, devices: dict[StageName, Device], free: Capacit
             )
         )
     return pools
+
+
+def _share(choices: Sequence[StageSpec], free: Capacity) -> float:
+    """CPUs of an actor whose spec says nothing; never none, so that preflight can refuse it."""
+    held = sum(choice.replicas * choice.cpus for choice in choices if choice.cpus)
+    others = sum(choice.replicas for choice in choices if not choice.cpus)
+    shares = _SHARES_PER_CPU * (free.cpus - held) // max(1, others)
+    return min(_CPUS, max(1, shares) / _SHARES_PER_CPU)
 
 
 def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -129,14 +130,27 @@ def unfinished(rows: Sequence[PlannedRow], finished: dict[str, LedgerEntry]) -> 
 def _follow(results: Iterable[Result], ledger: Ledger, *, total: int) -> None:
     """Count results as they come, and record those that failed; stages record what they finish."""
     failed = 0
-    with tqdm(total=total, unit="clip", desc="rendering", smoothing=0) as progress:
-        for result in results:
+    # A log file takes a line of progress now and then, and a terminal a moving bar.
+    interval_s = 0.1 if sys.stderr.isatty() else 10
+    with tqdm(
+        total=total, unit="clip", desc="starting workers", smoothing=0, mininterval=interval_s
+    ) as progress:
+        for number, result in enumerate(results, start=1):
+            if number == 1:
+                # The first clip has waited for the workers: it does not count for the estimate.
+                progress.reset()
+                progress.initial = 1
+                progress.set_description("rendering", refresh=False)
             if isinstance(result, ItemFailure):
                 failed += 1
                 ledger.append(_failed_entry(result))
-                progress.write(f"failed: {result.item_id} in {result.stage}: {result.message}")
+                progress.write(
+                    f"failed: {result.item_id} in {result.stage}: {result.message}", file=sys.stderr
+                )
+            progress.set_postfix(
+                done=number - failed, failed=failed, left=total - number, refresh=False
+            )
             progress.update()
-            progress.set_postfix(failed=failed, left=total - progress.n)
 
 
 def _failed_entry(failure: ItemFailure) -> LedgerEntry:

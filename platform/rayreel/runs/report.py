@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rayreel.data.ledger import LedgerEntry
 from rayreel.data.storage import Storage
@@ -59,7 +59,9 @@ def write_report(
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     storage.write_bytes("results.parquet", buffer.getvalue())
-    environment = Environment(loader=PackageLoader("rayreel.runs", "."), autoescape=True)
+    environment = Environment(
+        loader=PackageLoader("rayreel.runs", "."), autoescape=True, undefined=StrictUndefined
+    )
     page = environment.get_template("gallery.html.j2").render(
         title=title,
         summary=summary,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from rayreel.config.request import RenderRequest
+from rayreel.errors import CheckpointError
 from rayreel.types import Latents, TextContext
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ def in_groups(
     """Do the work of a stage for groups of like items, so that one bad item costs one item.
 
     A group that fails is done again item by item, and the items that fail alone become failures.
+    Weights that do not load are not the fault of an item: that error goes on to the caller.
 
     Args:
         name: The stage.
@@ -154,6 +156,8 @@ def _attempt(
 ) -> list[Result]:
     try:
         return list(work(group))
+    except CheckpointError:
+        raise
     except Exception as error:
         if len(group) > 1:
             log.warning("%s: a batch of %d failed, trying each item alone", name, len(group))

@@ -1,0 +1,98 @@
+import logging
+from collections import Counter
+
+import pytest
+import ray
+
+from rayreel.cluster.connect import Capacity
+from rayreel.cluster.data import Pool, preflight, run
+from rayreel.errors import ClusterError
+from rayreel.stages.base import ItemFailure, Stage
+from tests.cluster import fakes
+from tests.cluster.fakes import Broken, Counting, Deadly, items
+
+# Workers cannot import the tests.
+ray.cloudpickle.register_pickle_by_value(fakes)
+
+
+def pool(*stages: Stage, replicas: int = 1, batch_size: int = 1, cpus: float = 1, gpus: float = 0):
+    return Pool(stages=stages, replicas=replicas, batch_size=batch_size, cpus=cpus, gpus=gpus)
+
+
+def cluster(*nodes: tuple[float, float]) -> Capacity:
+    return Capacity(cpus=sum(n[0] for n in nodes), gpus=sum(n[1] for n in nodes), nodes=nodes)
+
+
+@pytest.fixture
+def counting(tmp_path):
+    return Counting(tmp_path / "notes")
+
+
+def test_preflight_accepts_pools_that_fill_the_cluster(counting):
+    preflight(
+        [pool(counting, replicas=3, cpus=0.66), pool(counting, cpus=2, gpus=1)], cluster((4, 1))
+    )
+
+
+def test_preflight_names_the_stage_that_does_not_fit_any_more(tmp_path):
+    pools = [pool(Counting(tmp_path, "text")), pool(Counting(tmp_path, "decode"), replicas=2)]
+    with pytest.raises(ClusterError, match=r"cannot hold stage decode: 2 x \(1 CPU, 0 GPU\)"):
+        preflight(pools, cluster((2, 0)))
+
+
+def test_preflight_refuses_gpus_that_the_cluster_lacks(counting):
+    with pytest.raises(ClusterError, match=r"counting: 2 x .* 0 GPU free"):
+        preflight([pool(counting, replicas=2, gpus=0.5)], Capacity(8, 0, ((8, 1),)))
+
+
+def test_preflight_refuses_an_actor_that_is_larger_than_every_node(counting):
+    with pytest.raises(ClusterError, match="no node of the cluster can hold stage counting"):
+        preflight([pool(counting, cpus=4, gpus=1)], cluster((2, 1), (2, 1), (8, 0)))
+
+
+@pytest.mark.ray
+def test_every_item_comes_back_once_through_pools_of_batches(ray_cluster, tmp_path):
+    first, second = Counting(tmp_path / "first"), Counting(tmp_path / "second")
+    ids = [*"abcdefghi", "bad"]
+    pools = [pool(first, batch_size=4), pool(second, replicas=2, batch_size=2)]
+    results = list(run(items(*ids), pools))
+    assert sorted(result.item_id for result in results) == sorted(ids)
+    assert [result.item_id for result in results if isinstance(result, ItemFailure)] == ["bad"]
+    assert sorted(first.notes.read_text().split()) == sorted(ids)
+    assert max(len(line.split()) for line in first.notes.read_text().splitlines()) == 4
+    assert sorted(second.notes.read_text().split()) == sorted("abcdefghi")
+
+
+@pytest.mark.ray
+def test_a_stage_that_cannot_load_ends_the_job_with_a_sentence(ray_cluster, caplog):
+    with pytest.raises(ClusterError) as caught:
+        list(run(items("a", "b"), [pool(Broken("setup"))]))
+    assert "stage broken cannot start on" in str(caught.value)
+    assert "weights.safetensors does not exist" in str(caught.value)
+    assert "Traceback" not in f"{caught.value}{caplog.text}"
+
+
+@pytest.mark.ray
+def test_a_bug_in_a_stage_ends_the_job_and_its_traceback_is_logged(ray_cluster, caplog):
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(ClusterError, match="stage broken is broken"),
+    ):
+        list(run(items("a"), [pool(Broken("call"))]))
+    assert "KeyError: 1" in caplog.text
+
+
+@pytest.mark.ray
+def test_an_item_whose_worker_dies_is_tried_again(ray_cluster, tmp_path):
+    stage = Deadly(tmp_path / "notes")
+    results = list(run(items("a", "killer", "b"), [pool(stage)]))
+    assert {result.item_id for result in results} == {"a", "killer", "b"}
+    assert Counter(stage.notes.read_text().split())["killer"] == 2
+
+
+@pytest.mark.ray
+def test_an_item_that_kills_every_worker_stops_the_job(ray_cluster, tmp_path):
+    stage = Deadly(tmp_path / "notes", times=99)
+    with pytest.raises(ClusterError, match=r"a worker was lost.*a rerun goes on from there"):
+        list(run(items("killer"), [pool(stage)]))
+    assert stage.notes.read_text().split() == ["killer"] * 3

@@ -1,0 +1,103 @@
+"""Commands and flags are the listed ones, and the documents use no others."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from rayreel.cli import app
+
+COMMANDS = {
+    "render": {"--output", "-o", "--set", "--dry-run", "--help"},
+    "tiny": {"--help"},
+    "inspect": {"--help"},
+}
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path
+    for folder in ("", "jobs", "manifests", "platform", "tests")
+    for path in (REPOSITORY / folder).glob("**/*.md" if folder else "*.md")
+)
+JOBS = sorted((REPOSITORY / "jobs").glob("*.py"))
+
+
+def bash_lines(text: str) -> list[list[str]]:
+    """Command lines of the bash blocks of a document, as words."""
+    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [part for line in lines for part in re.split(r"&&|\|", line)]
+    return [words for words in (shlex.split(line, comments=True) for line in commands) if words]
+
+
+def calls(program: str, words: list[list[str]]) -> list[list[str]]:
+    """What follows a program in the lines that call it."""
+    return [
+        line[index + 1 :]
+        for line in words
+        for index, word in enumerate(line)
+        if word == program or word.endswith(f"/{program}")
+    ]
+
+
+def flags(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("-")}
+
+
+@pytest.fixture(scope="module")
+def targets():
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    return set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+
+
+def test_commands_and_flags_are_the_listed_ones():
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    context = group.make_context("rayreel", [], resilient_parsing=True)
+    found = {
+        name: {flag for parameter in command.get_params(context) for flag in parameter.opts}
+        for name, command in group.commands.items()
+    }
+    assert {n: {f for f in opts if f.startswith("-")} for n, opts in found.items()} == COMMANDS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_documents_use_commands_that_exist(document, targets):
+    words = bash_lines(document.read_text("utf-8"))
+    for name, *rest in calls("rayreel", words):
+        assert name in COMMANDS, f"rayreel {name}"
+        assert flags(rest) <= COMMANDS[name]
+    for made in calls("make", words):
+        assert {target for target in made if "=" not in target} <= targets
+    for script, *_ in calls("python", words):
+        assert script.startswith("-") or (REPOSITORY / script).is_file()
+
+
+def test_the_readme_shows_commands():
+    words = bash_lines((REPOSITORY / "README.md").read_text("utf-8"))
+    assert calls("make", words)
+    assert calls("rayreel", words)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.name)
+def test_a_job_starts_with_its_command(job):
+    text = job.read_text("utf-8")
+    doc = ast.get_docstring(ast.parse(text)) or ""
+    lines = [
+        shlex.split(line) for line in doc.replace("\\\n", " ").splitlines() if job.name in line
+    ]
+    (call,) = [rest for line in lines for rest in calls("python", [line])]
+    assert call[0] == f"jobs/{job.name}"
+    assert all((REPOSITORY / word).exists() for word in call[1:] if word.startswith("manifests/"))
+    if "render_command" in text:
+        assert flags(call[1:]) <= COMMANDS["render"]
+
+
+def test_make_targets_are_declared(targets):
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert set(phony.split()) == targets
+    assert {"setup", "demo", "check", "test"} <= targets

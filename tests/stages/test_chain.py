@@ -1,0 +1,79 @@
+"""The stages of a render job one after the other, without Ray."""
+
+import hashlib
+
+import pytest
+
+from rayreel.data.ledger import Ledger
+from rayreel.data.storage import Storage
+from rayreel.pipelines import PIPELINE_CLASSES
+from rayreel.pipelines.components import components_for
+from rayreel.stages.base import ItemFailure, RenderItem, run_stage
+from rayreel.stages.decode import DecodeStage
+from rayreel.stages.denoise import GenerateStage, RefineStage
+from rayreel.stages.text import TextStage
+from tests.pipelines.small import DEVICE, PIPELINE_NAMES, pinned, small, small_resolved
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def stages(folder):
+    made = (
+        TextStage("tiny", DEVICE),
+        GenerateStage("tiny", DEVICE),
+        RefineStage("tiny", DEVICE),
+        DecodeStage("tiny", DEVICE, str(folder)),
+    )
+    for stage in made:
+        stage.setup()
+    return made
+
+
+def item(name, **fields):
+    files = components_for("tiny", DEVICE).files
+    return RenderItem(item_id=name, request=small_resolved(files, **fields))
+
+
+def chained(stages, results):
+    for stage in stages:
+        results = run_stage(stage, results)
+    return results
+
+
+@pytest.mark.parametrize("name", PIPELINE_NAMES)
+def test_stages_give_the_clip_of_the_pipeline(stages, folder, name):
+    (done,) = chained(stages, [item(name, pipeline=name)])
+    clip = PIPELINE_CLASSES[name](components_for("tiny", DEVICE))(small(pipeline=name))
+    assert done.output.sha256 == hashlib.sha256(clip.frames.numpy().data).hexdigest()
+    assert (folder / done.output.path).stat().st_size == done.output.num_bytes
+    assert [stage for stage, _ in done.seconds] == ["text", "stage1", "stage2", "decode"]
+
+
+def test_a_finished_item_carries_no_tensors(stages):
+    (done,) = chained(stages, [item("light", pipeline="distilled")])
+    assert done.context is done.negative is done.latents is None
+
+
+def test_a_missing_image_costs_its_item_alone(stages, folder, tmp_path):
+    images = (pinned(tmp_path / "missing.png"),)
+    batch = [item("blind", images=images), item("quick", pipeline="distilled"), item("seeing")]
+    failed, quick, seeing = chained(stages, batch)
+    assert isinstance(failed, ItemFailure)
+    assert (failed.stage, failed.error) == ("stage1", "MediaError")
+    assert "missing.png" in failed.message
+    entries = Ledger(Storage(folder)).read()
+    assert "blind" not in entries
+    for done in (quick, seeing):
+        assert entries[done.item_id].sha256 == done.output.sha256
+
+
+def test_an_item_that_is_seen_twice_is_the_same_clip(stages, folder):
+    *first, decode = stages
+    ready = chained(first, [item("again", pipeline="distilled")])
+    once, twice = (chained([decode], ready)[0].output for _ in range(2))
+    assert once == twice
+    assert Ledger(Storage(folder)).read()["again"].sha256 == once.sha256
