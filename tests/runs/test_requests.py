@@ -405,3 +405,15 @@ def test_processes_that_need_the_tiny_model_together_write_it_once(two_processes
     _, cache = two_processes
     (folder,) = cache.iterdir()
     assert {path.name for path in folder.iterdir()} >= {"gemma-3-tiny", "ltx-2-tiny.safetensors"}
+
+
+def test_a_clip_too_small_for_the_decoder_is_refused(refusal):
+    (fault,) = refusal(row(pipeline="one_stage", width=32))
+    assert "'width': 32 is too small" in fault
+    assert "nearest is 64" in fault
+
+
+def test_a_clip_too_short_for_sound_is_refused_unless_it_is_silent(refusal, planned):
+    (fault,) = refusal(row(num_frames=1, fps=60))
+    assert "1 frames at 60 fps are too short for sound" in fault
+    assert planned(row(num_frames=1, fps=60, audio=False))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rayreel.config.base import StrictModel
 from rayreel.config.request import RequestFields
@@ -75,6 +75,17 @@ class RenderSpec(StrictModel):
         default_factory=dict,
         description="exceptions for single stages: device and dtype always, the rest where split",
     )
+
+    @model_validator(mode="after")
+    def _exceptions_have_an_effect(self) -> "RenderSpec":
+        if self.placement == "fused":
+            for name, own in self.stages.items():
+                if lost := sorted(own.model_fields_set - {"device", "dtype"}):
+                    raise ValueError(
+                        f"stages.{name}.{lost[0]} has no effect with placement fused, where all "
+                        f"stages share actors; set workers.{lost[0]}, or placement: split"
+                    )
+        return self
 
     def stage(self, name: StageName) -> StageSpec:
         """What holds for one stage: the fields that it sets, over ``workers``."""

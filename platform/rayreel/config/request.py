@@ -123,7 +123,7 @@ class RenderRequest(RequestFields):
 
 
 def geometry_faults(
-    request: RenderRequest, *, time_factor: int = 8, space_factor: int = 32
+    request: RenderRequest, *, time_factor: int = 8, space_factor: int = 32, least_size: int = 1
 ) -> Iterator[tuple[str, str]]:
     """What of a request does not fit the video VAE, as pairs (field, message).
 
@@ -131,6 +131,7 @@ def geometry_faults(
         request: The request.
         time_factor: Pixel frames per latent frame.
         space_factor: Pixels per latent position.
+        least_size: Pixels below which the VAE cannot decode.
     """
     if rest := (request.num_frames - 1) % time_factor:
         low, high = request.num_frames - rest, request.num_frames - rest + time_factor
@@ -142,14 +143,17 @@ def geometry_faults(
     multiple = space_factor * request.traits.stages
     for field in ("width", "height"):
         size = getattr(request, field)
+        low = size // multiple * multiple
+        legal = [near for near in (low, low + multiple) if near >= least_size]
+        nearest = " and ".join(map(str, legal or [least_size]))
         if size % multiple:
-            low, high = size // multiple * multiple, (size // multiple + 1) * multiple
-            nearest = f"{low} and {high}" if low else f"{high}"
             yield (
                 field,
                 f"{size} is not a multiple of {multiple}, which {request.pipeline} needs; "
                 f"nearest: {nearest}",
             )
+        elif size < least_size:
+            yield field, f"{size} is too small for the video decoder; nearest is {nearest}"
     for index, image in enumerate(request.images):
         if image.frame >= request.num_frames:
             yield (

@@ -100,12 +100,20 @@ def _ignored(values: dict[str, Any], request: RenderRequest) -> str:
 
 def _faults(request: RenderRequest, files: ModelFiles) -> list[str]:
     """What the request asks of this model that it does not have."""
+    time, space, _ = files.factors
+    # A border is reflected from the positions beside it, so there must be some.
+    least = 2 * space if files.video_vae.decoder_padding == "reflect" else space
     found = [
         f"field {field!r}: {message}"
         for field, message in geometry_faults(
-            request, time_factor=files.factors.time, space_factor=files.factors.height
+            request, time_factor=time, space_factor=space, least_size=least
         )
     ]
+    if request.audio and not round(request.duration_s * files.audio_vae.latents_per_second):
+        found.append(
+            f"field 'num_frames': {request.num_frames} frames at {request.fps:g} fps are too short "
+            "for sound; set audio to false, or make the clip longer"
+        )
     for need in request.traits.needs:
         if getattr(files.spec, need) is None:
             found.append(
