@@ -11,6 +11,14 @@ import ray
 
 from rayreel.errors import ClusterError
 
+_OWN_CLUSTER = {
+    # On the loopback it needs no token.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A process per CPU, started in advance, would hold up the few that a job needs.
+    "RAY_prestart_worker_first_driver": "0",
+}
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -49,9 +57,8 @@ def connected() -> Iterator[None]:
             with _without_native_stderr():
                 ray.init(address=address, logging_level=logging.WARNING)
         else:
-            # A cluster of our own on the loopback needs no token, and nobody sees its dashboard.
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            for name, value in _OWN_CLUSTER.items():
+                os.environ.setdefault(name, value)
             with _without_native_stderr():
                 ray.init(
                     address="local",

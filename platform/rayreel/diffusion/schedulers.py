@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import beta as beta_distribution
+from scipy.special import betaincinv
 from torch import Tensor
 
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
@@ -124,7 +124,7 @@ class BetaScheduler:
         """
         _check_steps(steps)
         quantiles = 1 - np.arange(steps) / steps
-        entries = beta_distribution.ppf(quantiles, self.alpha, self.beta) * (self.table_size - 1)
+        entries = betaincinv(self.alpha, self.beta, quantiles) * (self.table_size - 1)
         indices = torch.from_numpy(np.rint(entries)).long()
         factor = math.exp(self.shift)
         levels = (torch.unique_consecutive(indices) + 1) / self.table_size
