@@ -1,6 +1,7 @@
 """LoRA fusion against the golden vectors."""
 
 from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 import torch
@@ -61,16 +62,16 @@ def test_a_model_with_fused_weights_predicts_the_same(case: Case) -> None:
     config = checkpoint.section("transformer", TransformerConfig)
     model = build(lambda: Transformer(config), float32(fuse(base, adapters)))
     given = Case(case.file, "inputs").inputs
-    streams = [
-        Modality(
-            **{
-                name.removeprefix(f"{stream}_"): value
-                for name, value in given.items()
-                if name.startswith(f"{stream}_")
-            }
-        )
-        for stream in ("video", "audio")
-    ]
+
+    def modality(stream: str) -> Modality:
+        fields: dict[str, Any] = {
+            name.removeprefix(f"{stream}_"): value
+            for name, value in given.items()
+            if name.startswith(f"{stream}_")
+        }
+        return Modality(**fields)
+
+    streams = modality("video"), modality("audio")
     for stream, velocity in zip(("video", "audio"), model(*streams), strict=True):
         if f"{stream}_velocity" in case.out:
             case.assert_close(velocity, f"{stream}_velocity", rtol=1e-4, atol=1e-4)

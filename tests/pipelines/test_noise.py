@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rayreel.pipelines import PIPELINE_CLASSES, phases
-from rayreel.pipelines.phases import Phase, request_noise
+from rayreel.pipelines.phases import Phase
+from rayreel.pipelines.states import request_noise
 from tests.pipelines.small import PIPELINE_NAMES, pinned, small, small_resolved
 
 TOKENS = torch.empty(1, 6, 4)

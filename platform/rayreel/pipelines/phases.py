@@ -1,47 +1,46 @@
 """What the pipelines share: the steps from a request to a clip, each for a batch of requests.
 
-Requests of one batch agree in ``batch_key``. Everything that depends on chance or on content is
-prepared request by request, so a request gives the same clip in every batch, up to the rounding of
-larger matrix products.
+Requests of one batch agree in ``batch_key``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import fsspec
 import torch
 from torch import Tensor
 
-from rayreel.conditioning.keyframes import Keyframe
-from rayreel.conditioning.replacement import LatentReplacement
-from rayreel.config.request import ImageCondition, RenderRequest
+from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser, VelocityModel
 from rayreel.diffusion.loop import denoise as denoising_loop
-from rayreel.diffusion.noisers import GaussianNoise, add_noise
-from rayreel.diffusion.protocols import Denoiser, Noise
+from rayreel.diffusion.protocols import Denoiser
 from rayreel.diffusion.schedulers import (
     STAGE_2_SIGMAS,
     LinearQuadraticScheduler,
     LTX2Scheduler,
 )
-from rayreel.diffusion.states import AudioTarget, Target, VideoTarget, clear_conditioning
 from rayreel.diffusion.steppers import Euler
-from rayreel.errors import MediaError
-from rayreel.media.image import fit, load_image, recompress, to_model_input
 from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.upsampler import upsample_latents
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.vocoder import decode_audio
 from rayreel.pipelines.components import Components
+from rayreel.pipelines.states import (
+    NoiseSource,
+    audio_state,
+    audio_target,
+    request_noise,
+    stacked,
+    unstacked,
+    video_state,
+    video_target,
+)
 from rayreel.types import (
     Audio,
-    AudioLatentShape,
     Clip,
     Latents,
     LatentState,
     TextContext,
-    VideoLatentShape,
     seeded_generator,
 )
 
@@ -93,15 +92,6 @@ def batch_key(request: RenderRequest) -> tuple[object, ...]:
         (request.video_guidance, request.audio_guidance),
         appended,
     )
-
-
-def request_noise(request: RenderRequest, purpose: str) -> Noise:
-    """Noise of one request for one purpose: the same on every device and in every batch."""
-    assert request.seed is not None, "requests are resolved"
-    return GaussianNoise([seeded_generator(request.seed, purpose)])
-
-
-NoiseSource = Callable[[RenderRequest, str], Noise]
 
 
 def run_sigmas(request: RenderRequest) -> Tensor:
@@ -163,23 +153,30 @@ def denoise(
     requests = [encoded.request for encoded in batch]
     begin = start or [Latents(video=None, audio=None)] * len(requests)
     pairs = list(zip(requests, begin, strict=True))
-    video_target = _video_target(components, requests[0], phase.downscale)
-    video: LatentState | None = _stacked(
-        [_video_state(components, r, phase, video_target, s.video, noise) for r, s in pairs]
+    scale = float(phase.sigmas[0])
+    picture, sound = video_target(components, requests[0], phase.downscale), None
+    video: LatentState | None = stacked(
+        [
+            video_state(components, r, picture, s.video, noise(r, f"video/{phase.name}"), scale)
+            for r, s in pairs
+        ]
     )
-    audio_target = audio = None
+    audio: LatentState | None = None
     if requests[0].audio:
-        audio_target = _audio_target(components, requests[0])
-        audio = _stacked(
-            [_audio_state(components, r, phase, audio_target, s.audio, noise) for r, s in pairs]
+        sound = audio_target(components, requests[0])
+        audio = stacked(
+            [
+                audio_state(components, sound, s.audio, noise(r, f"audio/{phase.name}"), scale)
+                for r, s in pairs
+            ]
         )
     denoiser = _denoiser(components, transformer, batch, guided=phase.guided)
     video, audio = denoising_loop(phase.sigmas, (video, audio), denoiser, (Euler(), Euler()))
     return [
         Latents(video=one_video, audio=one_audio)
         for one_video, one_audio in zip(
-            _latents(video, video_target, len(batch)),
-            _latents(audio, audio_target, len(batch)),
+            unstacked(video, picture, len(batch)),
+            unstacked(audio, sound, len(batch)),
             strict=True,
         )
     ]
@@ -222,94 +219,6 @@ def decode(components: Components, request: RenderRequest, latents: Latents) -> 
     return Clip(frames=frames, fps=request.fps, audio=audio)
 
 
-def _video_target(components: Components, request: RenderRequest, downscale: int) -> VideoTarget:
-    files = components.files
-    shape = VideoLatentShape.from_pixels(
-        frames=request.num_frames,
-        height=request.height // downscale,
-        width=request.width // downscale,
-        channels=files.video_vae.latent_channels,
-        factors=files.factors,
-    )
-    return VideoTarget(shape=shape, fps=request.fps, factors=files.factors)
-
-
-def _audio_target(components: Components, request: RenderRequest) -> AudioTarget:
-    config = components.files.audio_vae
-    shape = AudioLatentShape.from_duration(
-        request.duration_s,
-        channels=config.network.z_channels,
-        bins=config.latent_bins,
-        latents_per_second=config.latents_per_second,
-    )
-    return AudioTarget(
-        shape=shape,
-        sample_rate_hz=config.sample_rate_hz,
-        hop_length=config.preprocessing.stft.hop_length,
-        downsample=config.downsample,
-    )
-
-
-def _video_state(
-    components: Components,
-    request: RenderRequest,
-    phase: Phase,
-    target: VideoTarget,
-    start: Tensor | None,
-    noise: NoiseSource,
-) -> LatentState:
-    state = _initial_state(components, target, start)
-    for image in request.images:
-        state = _condition(components, image, target).apply(state, target)
-    return _noised(state, target, noise(request, f"video/{phase.name}"), phase)
-
-
-def _audio_state(
-    components: Components,
-    request: RenderRequest,
-    phase: Phase,
-    target: AudioTarget,
-    start: Tensor | None,
-    noise: NoiseSource,
-) -> LatentState:
-    state = _initial_state(components, target, start)
-    return _noised(state, target, noise(request, f"audio/{phase.name}"), phase)
-
-
-def _initial_state(components: Components, target: Target, start: Tensor | None) -> LatentState:
-    latent = torch.zeros(target.shape.to_tuple()) if start is None else start[None]
-    return target.initial_state(latent.to(components.device, components.dtype))
-
-
-def _condition(
-    components: Components, image: ImageCondition, target: VideoTarget
-) -> LatentReplacement | Keyframe:
-    """An image at the first frame replaces it; at any other one it is appended as a keyframe."""
-    factors, shape = components.files.factors, target.shape
-    try:
-        with fsspec.open(image.path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise MediaError(f"cannot read image {image.path}: {error}") from error
-    try:
-        pixels = recompress(load_image(data), image.crf or 0)
-    except MediaError as error:
-        raise MediaError(f"image {image.path}: {error}") from error
-    frame = to_model_input(fit(pixels, shape.height * factors.height, shape.width * factors.width))
-    latent = components.video_encoder(frame.to(components.device, components.dtype))
-    if image.frame == 0:
-        return LatentReplacement(latent=latent, strength=image.strength)
-    return Keyframe(latent=latent, frame_index=image.frame, strength=image.strength)
-
-
-def _noised(state: LatentState, target: Target, noise: Noise, phase: Phase) -> LatentState:
-    # The target's noise is drawn first: conditioning does not change it.
-    drawn = [noise(state.latent[:, : target.tokens])]
-    if state.latent.shape[1] > target.tokens:
-        drawn.append(noise(state.latent[:, target.tokens :]))
-    return add_noise(state, torch.cat(drawn, dim=1), float(phase.sigmas[0]))
-
-
 def _denoiser(
     components: Components,
     transformer: VelocityModel,
@@ -338,22 +247,3 @@ def _joined(components: Components, contexts: Sequence[TextContext]) -> TextCont
         video=join([context.video for context in contexts]),
         audio=join([context.audio for context in contexts]),
     )
-
-
-def _stacked(states: Sequence[LatentState]) -> LatentState:
-    """States of single requests as one batch."""
-    first = states[0]
-    joined = {
-        field.name: torch.cat([getattr(state, field.name) for state in states])
-        for field in fields(first)
-        if getattr(first, field.name) is not None
-    }
-    return replace(first, **joined)
-
-
-def _latents(
-    state: LatentState | None, target: Target | None, count: int
-) -> Sequence[Tensor | None]:
-    if state is None or target is None:
-        return [None] * count
-    return target.unpatchify(clear_conditioning(state, target).latent).unbind()
