@@ -185,3 +185,9 @@ def test_help_does_not_wait_for_torch_and_ray():
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'transformers')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("output", ["/proc/run", "nowhere://run"])
+def test_an_output_that_cannot_be_written_is_refused(output, repository):
+    said = refusal("render", repository / "manifests/demo.yaml", "-o", output)
+    assert f"output {output} cannot be a run directory" in said

@@ -35,17 +35,16 @@ class Counting:
 
 @dataclass
 class Deadly(Counting):
-    """Takes its process along on an item, for so many times."""
+    """Takes its process along: on some items the first time, on others every time."""
 
-    times: int = 1
     name: str = "deadly"
 
     def __call__(self, batch):
-        super().__call__(batch)
-        seen = self.notes.read_text().split()
-        if any(item.item_id == "killer" for item in batch) and seen.count("killer") <= self.times:
+        results = super().__call__(batch)
+        calls = self.notes.read_text().split()
+        if any(i.item_id == "deadly" or calls.count(i.item_id) == 1 for i in batch):
             os._exit(1)
-        return batch
+        return results
 
 
 @dataclass

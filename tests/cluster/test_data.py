@@ -54,22 +54,13 @@ def test_preflight_refuses_an_actor_that_is_larger_than_every_node(counting):
 def test_every_item_comes_back_once_through_pools_of_batches(ray_cluster, tmp_path):
     first, second = Counting(tmp_path / "first"), Counting(tmp_path / "second")
     ids = [*"abcdefghi", "bad"]
-    pools = [pool(first, batch_size=4), pool(second, replicas=2, batch_size=2)]
+    pools = [pool(first, batch_size=4), pool(second, batch_size=2)]
     results = list(run(items(*ids), pools))
     assert sorted(result.item_id for result in results) == sorted(ids)
     assert [result.item_id for result in results if isinstance(result, ItemFailure)] == ["bad"]
     assert sorted(first.notes.read_text().split()) == sorted(ids)
     assert max(len(line.split()) for line in first.notes.read_text().splitlines()) == 4
     assert sorted(second.notes.read_text().split()) == sorted("abcdefghi")
-
-
-@pytest.mark.ray
-def test_a_stage_that_cannot_load_ends_the_job_with_a_sentence(ray_cluster, caplog):
-    with pytest.raises(ClusterError) as caught:
-        list(run(items("a", "b"), [pool(Broken("setup"))]))
-    assert "stage broken cannot start on" in str(caught.value)
-    assert "weights.safetensors does not exist" in str(caught.value)
-    assert "Traceback" not in f"{caught.value}{caplog.text}"
 
 
 @pytest.mark.ray
@@ -83,16 +74,12 @@ def test_a_bug_in_a_stage_ends_the_job_and_its_traceback_is_logged(ray_cluster, 
 
 
 @pytest.mark.ray
-def test_an_item_whose_worker_dies_is_tried_again(ray_cluster, tmp_path):
+def test_items_are_tried_again_when_their_worker_dies_but_not_for_ever(ray_cluster, tmp_path):
     stage = Deadly(tmp_path / "notes")
-    results = list(run(items("a", "killer", "b"), [pool(stage)]))
-    assert {result.item_id for result in results} == {"a", "killer", "b"}
-    assert Counter(stage.notes.read_text().split())["killer"] == 2
-
-
-@pytest.mark.ray
-def test_an_item_that_kills_every_worker_stops_the_job(ray_cluster, tmp_path):
-    stage = Deadly(tmp_path / "notes", times=99)
+    results = run(items("fragile", "deadly"), [pool(stage)])
+    assert next(results).item_id == "fragile"
     with pytest.raises(ClusterError, match=r"a worker was lost.*a rerun goes on from there"):
-        list(run(items("killer"), [pool(stage)]))
-    assert stage.notes.read_text().split() == ["killer"] * 3
+        next(results)
+    calls = Counter(stage.notes.read_text().split())
+    assert calls["fragile"] == 2
+    assert 2 <= calls["deadly"] <= 3

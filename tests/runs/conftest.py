@@ -90,8 +90,8 @@ def write_images(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def rendered(ray_cluster, tmp_path_factory):
-    """All kinds of rows and a damaged one, rendered by one worker: the job and what it said."""
+    """All kinds of rows and a damaged one, by a worker for each stage: the job and what it said."""
     folder = tmp_path_factory.mktemp("rendered")
     write_images(folder)
-    job = write_job(folder, [*GOOD_ROWS, DAMAGED_ROW])
+    job = write_job(folder, [*GOOD_ROWS, DAMAGED_ROW], placement="split")
     return job, job.render()

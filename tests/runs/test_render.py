@@ -97,7 +97,7 @@ def test_run_file_says_what_ran_where(rendered):
     assert run["versions"].keys() >= {"python", "rayreel", "torch", "ray"}
     assert re.fullmatch("[0-9a-f]{16,}", run["weights"])
     assert run["spec"]["prompts"] == str(job.spec.parent / "list.jsonl")
-    assert run["pools"][0]["stages"] == "text+stage1+stage2+decode"
+    assert [pool["stages"] for pool in run["pools"]] == ["text", "stage1", "stage2", "decode"]
 
 
 class _Page(HTMLParser):

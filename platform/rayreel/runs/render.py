@@ -21,6 +21,7 @@ from rayreel.cluster.data import Pool, preflight, run
 from rayreel.config.jobs import RenderSpec, StageName
 from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
+from rayreel.errors import ClusterError, RayreelError, SpecError
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.phases import batch_key
 from rayreel.runs.pools import choose_devices, make_pools
@@ -91,9 +92,9 @@ def render(spec: RenderSpec) -> RenderSummary:
     """
     start = time.monotonic()
     files, rows = plan(spec)
-    storage = Storage(spec.output)
+    storage, finished = _open(spec.output)
     ledger = Ledger(storage)
-    left = unfinished(rows, ledger.read())
+    left = unfinished(rows, finished)
     if left:
         with connected():
             free = capacity()
@@ -104,6 +105,11 @@ def render(spec: RenderSpec) -> RenderSummary:
             _follow(run(left, pools), ledger, total=len(left))
     entries = ledger.read()
     ids = {row.item_id for row in rows}
+    if unseen := ids - entries.keys():
+        raise ClusterError(
+            f"{len(unseen)} clips are done, but {storage.join('ledger')} has no lines of them; "
+            "the output must be a directory that all nodes see, or a URI"
+        )
     summary = RenderSummary(
         rows=len(rows),
         clips=len(ids),
@@ -115,6 +121,23 @@ def render(spec: RenderSpec) -> RenderSummary:
     title = PurePosixPath(spec.output).name
     write_report(storage, rows, entries, title=title, summary=str(summary))
     return summary
+
+
+def _open(output: str) -> tuple[Storage, dict[str, LedgerEntry]]:
+    """The run directory and what its ledger holds; one that cannot be written is refused."""
+    try:
+        storage = Storage(output)
+        if not storage.exists("run.json"):
+            storage.write_bytes("run.json", b"{}")
+        return storage, Ledger(storage).read()
+    except RayreelError:
+        raise
+    except Exception as error:
+        # Each file system has errors of its own.
+        raise SpecError(
+            f"output {output} cannot be a run directory ({type(error).__name__}: {error}); "
+            "expected a folder or an fsspec URI that can be written"
+        ) from error
 
 
 def unfinished(rows: Sequence[PlannedRow], finished: dict[str, LedgerEntry]) -> list[RenderItem]:
