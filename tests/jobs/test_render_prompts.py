@@ -47,8 +47,10 @@ def head():
 def submit(head, repository):
     def submit(*arguments):
         return subprocess.run(
-            [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--"]
-            + ["python", "jobs/render_prompts.py", *map(str, arguments)],
+            [
+                *(RAY, "job", "submit", "--address", head, "--working-dir", ".", "--"),
+                *("python", "jobs/render_prompts.py", *map(str, arguments)),
+            ],
             check=False,
             cwd=repository,
             env=ENVIRONMENT,

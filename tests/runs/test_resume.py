@@ -112,7 +112,7 @@ def _processes(run: str) -> list[str]:
     return found
 
 
-def _wait(done: Callable[[], object], what: str, timeout_s: float = 120) -> None:
+def _wait(done: Callable[[], object], what: str, timeout_s: float = 300) -> None:
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
