@@ -1,5 +1,4 @@
 import logging
-from collections import Counter
 
 import pytest
 import ray
@@ -73,13 +72,19 @@ def test_a_bug_in_a_stage_ends_the_job_and_its_traceback_is_logged(ray_cluster, 
     assert "KeyError: 1" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.ray
-def test_items_are_tried_again_when_their_worker_dies_but_not_for_ever(ray_cluster, tmp_path):
+def test_an_item_is_tried_again_when_its_worker_dies(ray_cluster, tmp_path):
     stage = Deadly(tmp_path / "notes")
-    results = run(items("fragile", "deadly"), [pool(stage)])
-    assert next(results).item_id == "fragile"
+    (result,) = run(items("fragile"), [pool(stage)])
+    assert result.item_id == "fragile"
+    assert stage.notes.read_text().split() == ["fragile", "fragile"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_an_item_that_kills_every_worker_ends_the_job(ray_cluster, tmp_path):
+    stage = Deadly(tmp_path / "notes")
     with pytest.raises(ClusterError, match=r"a worker was lost.*a rerun goes on from there"):
-        next(results)
-    calls = Counter(stage.notes.read_text().split())
-    assert calls["fragile"] == 2
-    assert 2 <= calls["deadly"] <= 3
+        list(run(items("deadly"), [pool(stage)]))
+    assert 2 <= len(stage.notes.read_text().split()) <= 3
