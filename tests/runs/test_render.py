@@ -160,3 +160,8 @@ def test_a_stage_that_cannot_load_its_weights_ends_the_job(ray_cluster, tmp_path
     assert said.exit_code == 2
     assert "weights.safetensors does not exist" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_a_failure_is_told_by_the_name_of_its_row(rendered):
+    _, said = rendered
+    assert "failed: damaged in stage1" in said.stderr

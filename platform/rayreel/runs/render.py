@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -102,7 +102,8 @@ def render(spec: RenderSpec) -> RenderSummary:
             pools = make_pools(spec, devices, free)
             preflight(pools, free)
             _write_run_file(storage, spec, files, devices, pools)
-            _follow(run(left, pools), ledger, total=len(left))
+            names = {row.item_id: row.name for row in reversed(rows)}
+            _follow(run(left, pools), ledger, names, total=len(left))
     entries = ledger.read()
     ids = {row.item_id for row in rows}
     if unseen := ids - entries.keys():
@@ -150,7 +151,9 @@ def unfinished(rows: Sequence[PlannedRow], finished: dict[str, LedgerEntry]) -> 
     return sorted(items.values(), key=lambda item: repr(batch_key(item.request)))
 
 
-def _follow(results: Iterable[Result], ledger: Ledger, *, total: int) -> None:
+def _follow(
+    results: Iterable[Result], ledger: Ledger, names: Mapping[str, str], *, total: int
+) -> None:
     """Count results as they come, and record those that failed; stages record what they finish."""
     failed = 0
     # A log file takes a line of progress now and then, and a terminal a moving bar.
@@ -168,7 +171,8 @@ def _follow(results: Iterable[Result], ledger: Ledger, *, total: int) -> None:
                 failed += 1
                 ledger.append(_failed_entry(result))
                 progress.write(
-                    f"failed: {result.item_id} in {result.stage}: {result.message}", file=sys.stderr
+                    f"failed: {names[result.item_id]} in {result.stage}: {result.message}",
+                    file=sys.stderr,
                 )
             progress.set_postfix(
                 done=number - failed, failed=failed, left=total - number, refresh=False
