@@ -134,3 +134,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 def test_named_weight_files_are_taken_as_they_are(tiny_model):
     assert locate_model(tiny_model) is tiny_model
+
+
+def test_the_cached_set_is_what_would_be_written_now(tiny_folder):
+    """Fails where the weights have changed and the edition in the folder's name has not."""
+    cached = Path(locate_model("tiny").checkpoint).parent
+    assert contents(cached) == contents(tiny_folder)

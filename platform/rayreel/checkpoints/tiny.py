@@ -36,7 +36,7 @@ from rayreel.types import seeded_generator
 _SEED = 0
 _LORA_RANK = 4
 # Part of the cached folder's name: another number whenever the weights change.
-_EDITION = 1
+_EDITION = 2
 
 # Layers of the video decoder that spread channels over space: gain, and channels per pixel.
 _SPREADS = {
