@@ -24,7 +24,7 @@ from rayreel.diffusion.loop import denoise as denoising_loop
 from rayreel.diffusion.steppers import Euler
 from rayreel.media.image import fit, to_model_input
 from rayreel.models.transformer import Transformer
-from rayreel.pipelines import phases
+from rayreel.pipelines import decoding, phases
 from rayreel.pipelines.components import Components
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.phases import STAGE_2, Phase
@@ -233,7 +233,7 @@ def test_decoded_frames(case, run_of):
     run = run_of(case)
     decoded = run.components.video_decoder(run.stage2["video_latent"])
     video = rearrange((decoded[0] + 1) / 2, "c f h w -> f h w c").clamp(0, 1)
-    clip = phases.decode(run.components, run.request, latents(run.stage2))
+    clip = decoding.decode(run.components, run.request, latents(run.stage2))
     assert list(clip.frames.shape) == case.options["video_shape_fhwc"]
     case.assert_close(video[:, ::4, ::4], "video_sub4")
     case.assert_close(video[0], "frame0")
@@ -249,7 +249,9 @@ def test_decoded_sound_of_either_stage(case, run_of):
     final = latents(run.stage2)
     for name in ("audio_from_stage1", "audio_from_stage2"):
         source = latents(getattr(run, name.removeprefix("audio_from_")))
-        sound = phases.decode(run.components, run.request, replace(final, audio=source.audio)).audio
+        sound = decoding.decode(
+            run.components, run.request, replace(final, audio=source.audio)
+        ).audio
         assert sound is not None
         assert sound.sample_rate_hz == case.options["sampling_rate"]
         case.assert_close(sound.waveform, name)

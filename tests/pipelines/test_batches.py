@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rayreel.pipelines import PIPELINE_CLASSES, phases
+from rayreel.pipelines import PIPELINE_CLASSES, decoding, phases
 from tests.pipelines.small import PIPELINE_NAMES, pinned, small_resolved
 
 PROMPTS = ("A fox.", "Boats rock in a quiet harbour, gulls calling.", "Storm!", "A wheat field")
@@ -72,7 +72,7 @@ def test_a_batch_gives_the_clips_of_single_requests(
         (alone,) = rendered(components, [request], encoded_alone)
         assert_near(together.video, alone.video)
         assert_near(together.audio, alone.audio)
-        clips: list[Any] = [phases.decode(components, request, one) for one in (together, alone)]
+        clips: list[Any] = [decoding.decode(components, request, one) for one in (together, alone)]
         difference = (clips[0].frames.int() - clips[1].frames.int()).abs()
         assert difference.max() <= 1
         assert (difference.amax(-1) > 0).float().mean() <= SHARE_OF_PIXELS

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rayreel.config.request import RenderRequest
 from rayreel.pipelines import phases
 from rayreel.pipelines.components import Components
+from rayreel.pipelines.decoding import decode
 from rayreel.pipelines.phases import EncodedRequest
 from rayreel.pipelines.resolve import resolve
 from rayreel.types import Clip, Latents
@@ -45,4 +46,4 @@ class Pipeline(ABC):
         request = resolve(request, self.components.files)
         batch = phases.encode(self.components, [request])
         latents = self.refine(batch, self.generate(batch))
-        return phases.decode(self.components, request, latents[0])
+        return decode(self.components, request, latents[0])

@@ -1,4 +1,4 @@
-"""What the pipelines share: the steps from a request to a clip, each for a batch of requests.
+"""What the pipelines share: the steps from a request to latents, each for a batch of requests.
 
 Requests of one batch agree in ``batch_key``.
 """
@@ -20,10 +20,7 @@ from rayreel.diffusion.schedulers import (
     LTX2Scheduler,
 )
 from rayreel.diffusion.steppers import Euler
-from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.upsampler import upsample_latents
-from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
-from rayreel.models.vocoder import decode_audio
 from rayreel.pipelines.components import Components
 from rayreel.pipelines.states import (
     NoiseSource,
@@ -35,14 +32,7 @@ from rayreel.pipelines.states import (
     video_state,
     video_target,
 )
-from rayreel.types import (
-    Audio,
-    Clip,
-    Latents,
-    LatentState,
-    TextContext,
-    seeded_generator,
-)
+from rayreel.types import Latents, LatentState, TextContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,28 +185,6 @@ def upsample(components: Components, batch: Sequence[Latents]) -> list[Latents]:
         Latents(video=video, audio=latents.audio)
         for video, latents in zip(larger, batch, strict=True)
     ]
-
-
-@torch.inference_mode()
-def decode(components: Components, request: RenderRequest, latents: Latents) -> Clip:
-    """Decode one clip to frames and sound."""
-    assert latents.video is not None, "every pipeline makes a picture"
-    video = latents.video[None].to(components.device, components.dtype)
-    chunks = tiled_decode(
-        components.video_decoder,
-        video,
-        TileSizeConfig.from_long_side(
-            request.height, request.width, factor=components.files.factors.height
-        ),
-        noise=gaussian(seeded_generator(request.seed or 0, "video/decode")),
-    )
-    frames = torch.cat([to_rgb(chunk)[0].cpu() for chunk in chunks])
-    audio = None
-    if latents.audio is not None:
-        latent = latents.audio[None].to(components.device, components.dtype)
-        waveform = decode_audio(components.audio_decoder, components.vocoder, latent)[0].cpu()
-        audio = Audio(waveform=waveform, sample_rate_hz=components.vocoder.sample_rate_hz)
-    return Clip(frames=frames, fps=request.fps, audio=audio)
 
 
 def _denoiser(

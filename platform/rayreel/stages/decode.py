@@ -12,8 +12,8 @@ from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
 from rayreel.media.mux import write_clip
 from rayreel.pipelines.components import Components, components_for
+from rayreel.pipelines.decoding import decode
 from rayreel.pipelines.devices import Device
-from rayreel.pipelines.phases import decode
 from rayreel.stages.base import ClipFile, RenderItem, Result, in_groups
 
 
