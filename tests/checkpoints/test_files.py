@@ -35,7 +35,7 @@ def test_sampling_defaults_follow_the_stated_version(tiny_model, rewritten, vers
 
 
 def test_the_decoder_s_conditioning_shows_in_its_weights_not_in_a_default(tiny_model, rewritten):
-    config = ModelFiles(tiny_model).checkpoint.config
+    config = ModelFiles(tiny_model).transformer_file.config
     del config["vae"]["timestep_conditioning"]
     checkpoint = rewritten(tiny_model.checkpoint, config=json.dumps(config))
     files = ModelFiles(tiny_model.model_copy(update={"checkpoint": str(checkpoint)}))

@@ -39,7 +39,7 @@ def test_file_names_and_parameter_names_are_inverse(tiny_model, network):
 
 
 def test_every_tensor_of_a_checkpoint_belongs_to_a_component(tiny_model):
-    names = ModelFiles(tiny_model).checkpoint.names
+    names = ModelFiles(tiny_model).transformer_file.names
     rest = [n for n in names if all(keys.rename(n, r) is None for r in keys.COMPONENTS.values())]
     assert rest == []
 
@@ -56,6 +56,11 @@ def test_every_tensor_of_a_checkpoint_belongs_to_a_component(tiny_model):
         ("vae.per_channel_statistics.std-of-means", keys.VIDEO_STATISTICS, "std-of-means"),
         ("audio_vae.decoder.conv_in.conv.bias", keys.VIDEO_DECODER, None),
         ("vision_tower.x", keys.LANGUAGE_MODEL, None),
+        ("model.diffusion_model.embeddings_connector.x", keys.TEXT, "video_connector.x"),
+        ("model.diffusion_model.embeddings_connector.x", keys.TRANSFORMER, None),
+        ("decoder.conv_in.conv.bias", keys.VIDEO_DECODER, "conv_in.conv.bias"),
+        ("encoder.conv_in.conv.bias", keys.VIDEO_DECODER, None),
+        ("per_channel_statistics.mean-of-means", keys.VIDEO_STATISTICS, "mean-of-means"),
     ],
 )
 def test_prefixes_are_cut_once_and_from_the_front(name, rules, parameter):

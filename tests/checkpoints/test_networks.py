@@ -94,7 +94,7 @@ def test_a_pipeline_that_needs_an_upsampler_says_so(tiny_model):
 def test_an_unsupported_architecture_names_the_key(
     tiny_model, rewritten, section, key, value, message
 ):
-    config = ModelFiles(tiny_model).checkpoint.config
+    config = ModelFiles(tiny_model).transformer_file.config
     changed = {**config, section: {**config[section], key: value}}
     checkpoint = rewritten(tiny_model.checkpoint, config=json.dumps(changed))
     with pytest.raises(CheckpointError, match=message):
@@ -134,4 +134,4 @@ def test_a_gemma_of_another_size_is_refused(tiny_model, gemma_copy):
 def test_networks_are_built_with_the_file_s_weights(tiny_model):
     files = ModelFiles(tiny_model)
     model = transformer(files).build(torch.device("cpu"), torch.float32)
-    assert torch.equal(model.scale_shift_table, files.checkpoint.tensor(TABLE))
+    assert torch.equal(model.scale_shift_table, files.transformer_file.tensor(TABLE))

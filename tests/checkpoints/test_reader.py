@@ -127,3 +127,51 @@ def test_all_unsupported_values_are_named(weight_file):
     assert "'activation_fn': should be 'gelu-approximate', got 'relu'" in str(caught.value)
     assert "'qk_norm': should be 'rms_norm', got 'none'" in str(caught.value)
     assert "'dropout': required" in str(caught.value)
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """An index and its two shards; the first one has metadata."""
+    save_file({"a": torch.ones(2)}, tmp_path / "m-1.safetensors", {"model_version": "2.3.0"})
+    save_file({"b": torch.zeros(3)}, tmp_path / "m-2.safetensors", {"model_version": "9"})
+
+    def index(**weight_map: str) -> WeightFile:
+        path = tmp_path / "m.safetensors.index.json"
+        path.write_text(json.dumps({"weight_map": weight_map}))
+        return WeightFile(path)
+
+    return index
+
+
+def test_shards_read_as_one_file(sharded):
+    file = sharded(a="m-1.safetensors", b="m-2.safetensors")
+    assert file.names == ("a", "b")
+    assert (file.tensor("a").sum(), file.shape("b")) == (2, (3,))
+    assert file.model_version == (2, 3, 0)
+    assert file.num_bytes == sum(part.stat().st_size for part in file.parts)
+
+
+@pytest.mark.parametrize("shard", ["m-3.safetensors", "../m-1.safetensors", "/etc/passwd", ".."])
+def test_shards_that_are_not_there_or_elsewhere_are_refused(sharded, shard):
+    with pytest.raises(CheckpointError, match="does not exist|outside its folder"):
+        sharded(a="m-1.safetensors", b=shard)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"weight_map": []}', '{"weight_map": {}}'])
+def test_an_index_without_shards_is_refused(tmp_path, text):
+    path = tmp_path / "m.safetensors.index.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match="is not an index of shards|names no shard"):
+        WeightFile(path)
+
+
+def test_joined_files_keep_the_first_one_s_metadata_and_tensors(tmp_path):
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        tensors = {"both": torch.tensor(value), name: torch.tensor(value)}
+        save_file(tensors, tmp_path / f"{name}.safetensors", {"model_version": str(value)})
+    one, two = (WeightFile(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    joined = one.joined(two, one)
+    assert joined.names == ("both", "one", "two")
+    assert (joined.tensor("both"), joined.tensor("two")) == (1, 2)
+    assert joined.model_version == (1, 0)
+    assert len(joined.parts) == 2

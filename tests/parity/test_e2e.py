@@ -216,7 +216,7 @@ def test_upsampled_latent(case, run_of):
 def test_second_stage_with_an_adapter_fused_at_full_precision(case, run_of):
     run = run_of(case)
     files = run.components.files
-    stored = component_tensors(files.checkpoint, TRANSFORMER)
+    stored = component_tensors(files.transformer_file, TRANSFORMER)
     fused = fuse(
         {name: tensor.float() for name, tensor in stored.items()},
         files.adapters(distilled=True),
@@ -233,7 +233,7 @@ def test_decoded_frames(case, run_of):
     run = run_of(case)
     decoded = run.components.video_decoder(run.stage2["video_latent"])
     video = rearrange((decoded[0] + 1) / 2, "c f h w -> f h w c").clamp(0, 1)
-    clip = decoding.decode(run.components, run.request, latents(run.stage2))
+    clip = decoding.decode(run.components, run.request, latents(run.stage2)).collect()
     assert list(clip.frames.shape) == case.options["video_shape_fhwc"]
     case.assert_close(video[:, ::4, ::4], "video_sub4")
     case.assert_close(video[0], "frame0")

@@ -2,19 +2,38 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from rayreel.checkpoints.fingerprint import fingerprint_file, fingerprint_folder
 from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.config.jobs import AdapterSpec, ModelSpec
-from rayreel.config.model import AudioVAEConfig, TransformerConfig, VideoVAEConfig
+from rayreel.config.model import (
+    AudioVAEConfig,
+    TextConfig,
+    TransformerConfig,
+    UpsamplerConfig,
+    VideoVAEConfig,
+    VocoderConfig,
+)
 from rayreel.config.presets import SamplingDefaults, sampling_defaults
+from rayreel.config.request import ModelFile
 from rayreel.data.hashing import content_hash
+from rayreel.errors import CheckpointError
 from rayreel.types import ScaleFactors
 
 
 class ModelFiles:
-    """Opened weight files of a model; reads headers, and tensors when they are asked for."""
+    """Opened weight files of a model; reads headers, and tensors when they are asked for.
+
+    Attributes:
+        spec: Absolute paths.
+        transformer_file: Transformer and connectors, and whatever else the checkpoint holds.
+        gemma: Folder or packed file of the text encoder.
+        upsampler_file: Latent upsampler, where the model has one.
+        loras: Adapters of the transformer.
+        distilled_lora: The one that makes the transformer a distilled one.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         """Open the files.
@@ -26,16 +45,45 @@ class ModelFiles:
             CheckpointError: If a file is missing or is not what it must be.
         """
         self.spec = spec
-        self.checkpoint = WeightFile(Path(spec.checkpoint))
+        self._opened: dict[str, WeightFile] = {}
+        self.transformer_file = self._component("transformer", "checkpoint")
         self.gemma = Path(spec.gemma)
-        self.upsampler = WeightFile(Path(spec.upsampler)) if spec.upsampler else None
-        self.loras = tuple(_adapter(lora) for lora in spec.loras)
-        self.distilled_lora = _adapter(spec.distilled_lora) if spec.distilled_lora else None
+        self.upsampler_file = self._open(spec.upsampler) if spec.upsampler else None
+        self.loras = tuple(map(self._adapter, spec.loras))
+        self.distilled_lora = self._adapter(spec.distilled_lora) if spec.distilled_lora else None
+
+    @cached_property
+    def text_file(self) -> WeightFile:
+        """Text projection and connectors; they may lie in different files of a set."""
+        others = [self.spec.text_projection]
+        if self.gemma.is_file():
+            others.append(self.spec.gemma)
+        return self.transformer_file.joined(*(self._open(path) for path in others if path))
+
+    @cached_property
+    def video_vae_file(self) -> WeightFile:
+        """Video VAE."""
+        return self._component("video_vae", "checkpoint")
+
+    @cached_property
+    def audio_vae_file(self) -> WeightFile:
+        """Audio VAE."""
+        return self._component("audio_vae", "checkpoint")
+
+    @cached_property
+    def vocoder_file(self) -> WeightFile:
+        """Vocoder."""
+        return self._component("vocoder", "audio_vae", "checkpoint")
 
     @cached_property
     def transformer(self) -> TransformerConfig:
         """Architecture of the transformer."""
-        return self.checkpoint.section("transformer", TransformerConfig)
+        return self.transformer_file.section("transformer", TransformerConfig)
+
+    @cached_property
+    def text(self) -> TextConfig:
+        """Architecture of feature extractor and connectors."""
+        return self.transformer_file.section("transformer", TextConfig)
 
     @cached_property
     def video_vae(self) -> VideoVAEConfig:
@@ -44,14 +92,31 @@ class ModelFiles:
         Whether its decoder is conditioned on a timestep shows in its weights alone: files without
         the key exist that are not, although its default says so.
         """
-        config = self.checkpoint.section("vae", VideoVAEConfig)
-        conditioned = "vae.decoder.last_scale_shift_table" in self.checkpoint.names
+        config = self.video_vae_file.section("vae", VideoVAEConfig)
+        tables = ("vae.decoder.last_scale_shift_table", "decoder.last_scale_shift_table")
+        conditioned = any(table in self.video_vae_file.names for table in tables)
         return config.model_copy(update={"timestep_conditioning": conditioned})
 
     @cached_property
     def audio_vae(self) -> AudioVAEConfig:
         """Architecture of the audio VAE."""
-        return self.checkpoint.section("audio_vae", AudioVAEConfig)
+        return self.audio_vae_file.section("audio_vae", AudioVAEConfig)
+
+    @cached_property
+    def vocoder(self) -> VocoderConfig:
+        """Architecture of the vocoder."""
+        return self.vocoder_file.section("vocoder", VocoderConfig)
+
+    @cached_property
+    def upsampler(self) -> UpsamplerConfig:
+        """Architecture of the upsampler.
+
+        Raises:
+            CheckpointError: If the model names no upsampler.
+        """
+        if self.upsampler_file is None:
+            raise CheckpointError("the model names no upsampler, which this pipeline needs")
+        return self.upsampler_file.section(None, UpsamplerConfig)
 
     @property
     def factors(self) -> ScaleFactors:
@@ -61,41 +126,61 @@ class ModelFiles:
 
     @property
     def defaults(self) -> SamplingDefaults:
-        """Sampling defaults of the checkpoint's generation.
+        """Sampling defaults of the model's generation.
 
         A transformer with too few blocks for the generation's guidance block (the tiny one) takes
-        its middle block.
+        its middle block. How images are compressed is what the VAE's own file was trained with.
         """
-        row = sampling_defaults(self.checkpoint.model_version)
+        row = sampling_defaults(self.transformer_file.model_version)
+        crf = sampling_defaults(self.video_vae_file.model_version).image_crf
         layers = self.transformer.num_layers
-        if row.stg_block < layers:
-            return row
-        return row.model_copy(update={"stg_block": layers // 2})
+        block = row.stg_block if row.stg_block < layers else layers // 2
+        return row.model_copy(update={"stg_block": block, "image_crf": crf})
 
     def adapters(self, *, distilled: bool) -> tuple[Adapter, ...]:
         """Adapters of the transformer; the distilled one, if asked for and there, comes last."""
         last = (self.distilled_lora,) if distilled and self.distilled_lora else ()
         return (*self.loras, *last)
 
-    def fingerprint(self, fields: tuple[str, ...]) -> str:
-        """Identity of the files behind some fields of the spec, strengths included."""
+    def fingerprint(self, fields: tuple[ModelFile, ...]) -> str:
+        """Identity of the weights behind some fields of the spec, strengths included."""
         return content_hash(*(f"{field}={self.fingerprints[field]}" for field in sorted(fields)))
 
     @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """Identity of the files behind each field of the spec."""
-        spec = self.spec
-        return {
-            "checkpoint": fingerprint_file(self.checkpoint.path),
-            "gemma": fingerprint_folder(self.gemma),
-            "upsampler": fingerprint_file(self.upsampler.path) if self.upsampler else "",
-            "loras": ",".join(_identity(lora) for lora in spec.loras),
-            "distilled_lora": _identity(spec.distilled_lora) if spec.distilled_lora else "",
-        }
+    def fingerprints(self) -> dict[ModelFile, str]:
+        """Identity of the weights behind each field of the spec."""
+        return {field: self._fingerprint(field) for field in get_args(ModelFile)}
 
+    def _fingerprint(self, field: ModelFile) -> str:
+        value = getattr(self.spec, field)
+        match value:
+            case None:
+                return ""
+            case AdapterSpec():
+                return _identity(value)
+            case tuple():
+                return ",".join(map(_identity, value))
+            case _ if field == "gemma" and self.gemma.is_dir():
+                return fingerprint_folder(self.gemma)
+            case _ if field == "quantization":
+                return str(value)
+        return fingerprint_file(Path(value))
 
-def _adapter(spec: AdapterSpec) -> Adapter:
-    return Adapter(WeightFile(Path(spec.path)), spec.strength)
+    def _component(self, *fields: ModelFile) -> WeightFile:
+        """The first file that the spec names for a component."""
+        paths = [path for field in fields if (path := getattr(self.spec, field))]
+        if not paths:
+            raise CheckpointError(f"the model names no {fields[0]}; set model.{fields[0]}")
+        return self._open(paths[0])
+
+    def _open(self, path: str) -> WeightFile:
+        """A file, opened once although several components may lie in it."""
+        if path not in self._opened:
+            self._opened[path] = WeightFile(Path(path))
+        return self._opened[path]
+
+    def _adapter(self, spec: AdapterSpec) -> Adapter:
+        return Adapter(self._open(spec.path), spec.strength)
 
 
 def _identity(spec: AdapterSpec) -> str:

@@ -11,12 +11,12 @@ _SAMPLE = 256
 
 
 def fingerprint_file(path: Path) -> str:
-    """Hash of a safetensors file: its header, and bytes sampled from the middle of every tensor.
+    """Hash of a weight file: its header, and bytes sampled from the middle of every tensor.
 
     The order of the header's entries, in which writers differ, does not count.
 
     Args:
-        path: The file.
+        path: Safetensors file, or the index of a sharded one.
 
     Returns:
         32 hexadecimal digits.
@@ -24,8 +24,13 @@ def fingerprint_file(path: Path) -> str:
     Raises:
         CheckpointError: If it is not a safetensors file.
     """
-    WeightFile(path)
     digest = hashlib.blake2b(digest_size=16)
+    for part in WeightFile(path).parts:
+        _add(digest, part)
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib.blake2b", path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -35,7 +40,6 @@ def fingerprint_file(path: Path) -> str:
             middle = max(start, (start + end - _SAMPLE) // 2)
             file.seek(8 + length + middle)
             digest.update(file.read(min(_SAMPLE, end - middle)))
-    return digest.hexdigest()
 
 
 def fingerprint_folder(path: Path) -> str:

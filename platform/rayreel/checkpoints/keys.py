@@ -2,7 +2,8 @@
 
 A rule maps the start of a tensor's name in the file to the start of a parameter's name in the
 module. The first rule that fits wins, ``None`` drops the tensor, and a tensor that no rule fits
-belongs to another component.
+belongs to another component. Component files of later generations lack some prefixes, so several
+rules may lead to one parameter; files are written with the first of them.
 """
 
 from torch import Tensor
@@ -15,26 +16,37 @@ Rules = tuple[tuple[str, str | None], ...]
 _DIT = "model.diffusion_model."
 _VIDEO_CONNECTOR = f"{_DIT}video_embeddings_connector."
 _AUDIO_CONNECTOR = f"{_DIT}audio_embeddings_connector."
+# The video connector of a model without an audio stream.
+_ONLY_CONNECTOR = f"{_DIT}embeddings_connector."
 
 
-def _statistics(prefix: str) -> Rules:
+def _statistics(*prefixes: str) -> Rules:
     # The files keep further moments beside these two, which nothing reads.
     return tuple(
         (f"{prefix}per_channel_statistics.{name}", f"per_channel_statistics.{name}")
+        for prefix in prefixes
         for name in ("mean-of-means", "std-of-means")
     )
 
 
-TRANSFORMER: Rules = ((_VIDEO_CONNECTOR, None), (_AUDIO_CONNECTOR, None), (_DIT, ""))
+TRANSFORMER: Rules = (
+    (_VIDEO_CONNECTOR, None),
+    (_AUDIO_CONNECTOR, None),
+    (_ONLY_CONNECTOR, None),
+    (_DIT, ""),
+)
 TEXT: Rules = (
     ("text_embedding_projection.", "feature_extractor."),
     (_VIDEO_CONNECTOR, "video_connector."),
     (_AUDIO_CONNECTOR, "audio_connector."),
+    (_ONLY_CONNECTOR, "video_connector."),
 )
-VIDEO_ENCODER: Rules = (("vae.encoder.", ""), *_statistics("vae."))
-VIDEO_DECODER: Rules = (("vae.decoder.", ""), *_statistics("vae."))
+VIDEO_ENCODER: Rules = (("vae.encoder.", ""), ("encoder.", ""), *_statistics("vae.", ""))
+VIDEO_DECODER: Rules = (("vae.decoder.", ""), ("decoder.", ""), *_statistics("vae.", ""))
 VIDEO_STATISTICS: Rules = tuple(
-    (old, new.removeprefix("per_channel_statistics.")) for old, new in _statistics("vae.") if new
+    (old, new.removeprefix("per_channel_statistics."))
+    for old, new in _statistics("vae.", "")
+    if new
 )
 AUDIO_ENCODER: Rules = (("audio_vae.encoder.", ""), *_statistics("audio_vae."))
 AUDIO_DECODER: Rules = (("audio_vae.decoder.", ""), *_statistics("audio_vae."))

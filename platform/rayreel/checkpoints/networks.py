@@ -14,8 +14,6 @@ from rayreel.checkpoints.builder import Shape, build, check_fit, construct
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.lora import Adapter, fuse
 from rayreel.checkpoints.reader import WeightFile
-from rayreel.config.model import TextConfig, UpsamplerConfig, VocoderConfig
-from rayreel.errors import CheckpointError
 from rayreel.models.audio_vae import AudioDecoder
 from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.text.gemma import gemma_config
@@ -63,12 +61,12 @@ class Network(Generic[M]):
 def transformer(files: ModelFiles) -> Network[Transformer]:
     """Tokens to velocities."""
     config = files.transformer
-    return Network(lambda: Transformer(config), files.checkpoint, keys.TRANSFORMER)
+    return Network(lambda: Transformer(config), files.transformer_file, keys.TRANSFORMER)
 
 
 def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
     """Hidden states of the language model to text contexts."""
-    config = files.checkpoint.section("transformer", TextConfig)
+    config = files.text
     gemma = gemma_config(files.gemma)
 
     def make() -> EmbeddingsProcessor:
@@ -78,37 +76,39 @@ def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
             num_hidden_states=gemma.num_hidden_layers + 1,
         )
 
-    return Network(make, files.checkpoint, keys.TEXT)
+    return Network(make, files.text_file, keys.TEXT)
 
 
 def video_encoder(files: ModelFiles) -> Network[VideoEncoder]:
     """Pixels to latents."""
     config = files.video_vae
-    return Network(lambda: VideoEncoder(config), files.checkpoint, keys.VIDEO_ENCODER)
+    return Network(lambda: VideoEncoder(config), files.video_vae_file, keys.VIDEO_ENCODER)
 
 
 def video_decoder(files: ModelFiles) -> Network[VideoDecoder]:
     """Latents to pixels."""
     config = files.video_vae
-    return Network(lambda: VideoDecoder(config), files.checkpoint, keys.VIDEO_DECODER)
+    return Network(lambda: VideoDecoder(config), files.video_vae_file, keys.VIDEO_DECODER)
 
 
 def video_statistics(files: ModelFiles) -> Network[PerChannelStatistics]:
     """Statistics of the video latents."""
     channels = files.video_vae.latent_channels
-    return Network(lambda: PerChannelStatistics(channels), files.checkpoint, keys.VIDEO_STATISTICS)
+    return Network(
+        lambda: PerChannelStatistics(channels), files.video_vae_file, keys.VIDEO_STATISTICS
+    )
 
 
 def audio_decoder(files: ModelFiles) -> Network[AudioDecoder]:
     """Audio latents to mel spectrograms."""
     config = files.audio_vae
-    return Network(lambda: AudioDecoder(config), files.checkpoint, keys.AUDIO_DECODER)
+    return Network(lambda: AudioDecoder(config), files.audio_vae_file, keys.AUDIO_DECODER)
 
 
 def vocoder(files: ModelFiles) -> Network[Vocoder | BandwidthExtendedVocoder]:
     """Mel spectrograms to waveforms."""
-    config = files.checkpoint.section("vocoder", VocoderConfig)
-    return Network(lambda: make_vocoder(config), files.checkpoint, keys.VOCODER)
+    config = files.vocoder
+    return Network(lambda: make_vocoder(config), files.vocoder_file, keys.VOCODER)
 
 
 def upsampler(files: ModelFiles) -> Network[LatentUpsampler]:
@@ -117,10 +117,9 @@ def upsampler(files: ModelFiles) -> Network[LatentUpsampler]:
     Raises:
         CheckpointError: If the model names no upsampler.
     """
-    if files.upsampler is None:
-        raise CheckpointError("the model names no upsampler, which this pipeline needs")
-    config = files.upsampler.section(None, UpsamplerConfig)
-    return Network(lambda: LatentUpsampler(config), files.upsampler, keys.UPSAMPLER)
+    config = files.upsampler
+    assert files.upsampler_file is not None, "its architecture was read from it"
+    return Network(lambda: LatentUpsampler(config), files.upsampler_file, keys.UPSAMPLER)
 
 
 def check_networks(files: ModelFiles) -> None:
@@ -140,10 +139,10 @@ def check_networks(files: ModelFiles) -> None:
     )
     for network in all_of_them:
         network(files).check()
-    if files.upsampler:
+    if files.upsampler_file:
         upsampler(files).check()
-    names = keys.component_names(files.checkpoint, keys.TRANSFORMER)
-    shapes = {new: files.checkpoint.shape(old) for new, old in names.items()}
+    names = keys.component_names(files.transformer_file, keys.TRANSFORMER)
+    shapes = {new: files.transformer_file.shape(old) for new, old in names.items()}
     for adapter in files.adapters(distilled=True):
         if adapter.strength != 0:
             adapter.targets(shapes)

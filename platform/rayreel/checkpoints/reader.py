@@ -20,33 +20,41 @@ from rayreel.errors import CheckpointError
 
 A = TypeVar("A", bound=Architecture)
 
+INDEX_SUFFIX = ".safetensors.index.json"
+
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One safetensors file: names, shapes and dtypes from its header, tensors when asked for.
+    """Weights from one or several safetensors files, read as one file.
+
+    Names, shapes and dtypes come from the headers, tensors when they are asked for.
 
     Attributes:
-        path: The file.
+        path: A safetensors file, or the ``*.safetensors.index.json`` of a sharded one.
+        parts: The safetensors files, in order; metadata is that of the first.
     """
 
     path: Path
-    _handle: Any = field(init=False, repr=False, compare=False)
+    parts: tuple[Path, ...] = ()
+    _handles: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Open it; raises ``CheckpointError`` if it is not a safetensors file."""
-        if not self.path.is_file():
-            what = "is not a file" if self.path.exists() else "does not exist"
-            raise CheckpointError(f"weight file {self.path} {what}")
-        try:
-            handle = safe_open(self.path, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.path} is not a safetensors file: {error}") from error
-        object.__setattr__(self, "_handle", handle)
+        """Open the files; raises ``CheckpointError`` if one is not a safetensors file."""
+        object.__setattr__(self, "parts", self.parts or _parts(self.path))
+        object.__setattr__(self, "_handles", tuple(map(_open, self.parts)))
+
+    def joined(self, *others: "WeightFile") -> "WeightFile":
+        """This file with the tensors of others beside its own; metadata stays this file's.
+
+        A component whose weights lie in two files is so one file again.
+        """
+        more = (part for other in others for part in other.parts)
+        return WeightFile(self.path, tuple(dict.fromkeys((*self.parts, *more))))
 
     @cached_property
     def metadata(self) -> dict[str, str]:
         """The file's own ``__metadata__``, values as written."""
-        return dict(self._handle.metadata() or {})
+        return dict(self._handles[0].metadata() or {})
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -75,22 +83,32 @@ class WeightFile:
         return tuple(parts)
 
     @cached_property
+    def _handle_of(self) -> dict[str, Any]:
+        """File of every tensor; the first one wins where two files have the same name."""
+        return {name: handle for handle in reversed(self._handles) for name in handle.keys()}  # noqa: SIM118 - not a dict
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of all tensors, sorted."""
-        return tuple(sorted(self._handle.keys()))
+        return tuple(sorted(self._handle_of))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
-        return tuple(self._handle.get_slice(name).get_shape())
+        return tuple(self._handle_of[name].get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
         """Dtype of a tensor in safetensors' spelling (``BF16``, ``F32``), from the header."""
-        return str(self._handle.get_slice(name).get_dtype())
+        return str(self._handle_of[name].get_slice(name).get_dtype())
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, mapped into memory."""
-        tensor: Tensor = self._handle.get_tensor(name)
+        tensor: Tensor = self._handle_of[name].get_tensor(name)
         return tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(part.stat().st_size for part in self.parts)
 
     def section(self, name: str | None, kind: type[A]) -> A:
         """One section of the config, validated.
@@ -121,3 +139,32 @@ class WeightFile:
         for name in self.names:
             if name.startswith(prefix):
                 yield name[len(prefix) :], name
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    """The safetensors files behind a path: itself, or the shards that an index names."""
+    if not path.name.endswith(INDEX_SUFFIX) or not path.is_file():
+        return (path,)
+    try:
+        shards = set(json.loads(path.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not an index of shards: expected a JSON object with a 'weight_map'"
+        ) from error
+    # An index names files of its own folder, and nothing else.
+    named = sorted(map(str, shards))
+    if strange := [s for s in named if Path(s).name != s or Path(s).suffix != ".safetensors"]:
+        raise CheckpointError(f"{path} names a shard outside its folder: {strange[0]}")
+    if not named:
+        raise CheckpointError(f"{path} names no shard")
+    return tuple(path.with_name(shard) for shard in named)
+
+
+def _open(path: Path) -> Any:  # noqa: ANN401 - the library's handle has no type
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise CheckpointError(f"weight file {path} {what}")
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error

@@ -10,6 +10,11 @@ from rayreel.config.request import RequestFields
 StageName = Literal["text", "stage1", "stage2", "decode"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
+AttentionName = Literal["auto", "flash4", "flash3", "flash2", "xformers", "sdpa"]
+
+
+# What stages that share an actor may differ in.
+_WITHIN_AN_ACTOR = {"device", "dtype"}
 
 
 class AdapterSpec(StrictModel):
@@ -22,10 +27,32 @@ class AdapterSpec(StrictModel):
 
 
 class ModelSpec(StrictModel):
-    """Weight files in the official layout; relative paths start at the spec's folder."""
+    """Weight files in the official layouts: one file for all, or one for each component."""
 
-    checkpoint: str = Field(description="transformer, VAEs, vocoder, text projection in one file")
-    gemma: str = Field(description="folder of the Gemma 3 text encoder")
+    folder: str | None = Field(
+        default=None, description="where relative paths start; by default the spec's folder"
+    )
+    checkpoint: str | None = Field(
+        default=None,
+        description="transformer, VAEs, vocoder, text projection in one file; a sharded file is "
+        "named by its *.safetensors.index.json, here and below",
+    )
+    transformer: str | None = Field(
+        default=None, description="transformer and connectors, where not in the checkpoint"
+    )
+    text_projection: str | None = Field(
+        default=None,
+        description="projection of the text features, where neither the transformer's file nor the "
+        "text encoder's has it",
+    )
+    video_vae: str | None = Field(default=None, description="where not in the checkpoint")
+    audio_vae: str | None = Field(
+        default=None, description="audio VAE and vocoder, where not in the checkpoint"
+    )
+    vocoder: str | None = Field(default=None, description="where not in the audio VAE's file")
+    gemma: str = Field(
+        description="text encoder: folder of Gemma 3 (2.0, 2.3), or packed file of Gemma 4 (2.5)"
+    )
     upsampler: str | None = Field(default=None, description="latent spatial upsampler")
     distilled_lora: AdapterSpec | None = Field(
         default=None,
@@ -33,6 +60,37 @@ class ModelSpec(StrictModel):
         "Without it, distilled takes the checkpoint as distilled already",
     )
     loras: tuple[AdapterSpec, ...] = Field(default=(), description="further adapters, in order")
+    quantization: Literal["auto", "none", "fp8_cast"] = Field(
+        default="auto",
+        description="of the transformer's weights: auto as the file has them; fp8_cast stores those "
+        "of the blocks' linear layers in float8 and computes in the stage's dtype; none widens "
+        "float8 ones when they are loaded",
+    )
+
+    @model_validator(mode="after")
+    def _somewhere_is_a_transformer(self) -> "ModelSpec":
+        if self.checkpoint is None and self.transformer is None:
+            raise ValueError("names no transformer; set checkpoint, or transformer and video_vae")
+        return self
+
+
+Hold = Literal["resident", "per_call", "offload", "disk"]
+
+
+class MemorySpec(StrictModel):
+    """How long a worker holds each component on its device.
+
+    ``resident`` keeps it there; ``per_call`` loads it for each batch and drops it; ``offload``
+    keeps it in the host's memory between calls, and brings the transformer and the text encoder to
+    the device block by block; ``disk`` does the same from the mapped files, holding nothing.
+    """
+
+    text_encoder: Hold = "resident"
+    transformer: Hold = "resident"
+    video_encoder: Hold = "resident"
+    upsampler: Hold = "resident"
+    video_decoder: Hold = "resident"
+    audio_decoder: Hold = Field(default="resident", description="audio VAE and vocoder")
 
 
 class StageSpec(StrictModel):
@@ -42,6 +100,9 @@ class StageSpec(StrictModel):
     batch_size: int = Field(default=1, ge=1, description="same-shape requests in one call, at most")
     device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
     dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
+    attention: AttentionName = Field(
+        default="auto", description="kernels of attention; auto: the fastest that can serve a call"
+    )
     cpus: float | None = Field(
         default=None,
         gt=0,
@@ -65,6 +126,9 @@ class RenderSpec(StrictModel):
         default_factory=RequestFields, description="request fields for rows that do not set them"
     )
     seed: int = Field(default=0, ge=0, description="rows without a seed derive theirs from it")
+    memory: MemorySpec = Field(
+        default_factory=MemorySpec, description="what stays on a worker's device, by component"
+    )
     placement: Literal["fused", "split"] = Field(
         default="fused", description="all stages in one actor, or each in a pool of its own"
     )
@@ -80,7 +144,7 @@ class RenderSpec(StrictModel):
     def _exceptions_have_an_effect(self) -> "RenderSpec":
         if self.placement == "fused":
             for name, own in self.stages.items():
-                if lost := sorted(own.model_fields_set - {"device", "dtype"}):
+                if lost := sorted(own.model_fields_set - _WITHIN_AN_ACTOR):
                     raise ValueError(
                         f"stages.{name}.{lost[0]} has no effect with placement fused, where all "
                         f"stages share actors; set workers.{lost[0]}, or placement: split"

@@ -11,6 +11,34 @@ from rayreel.config.sampling import Guidance
 
 PipelineName = Literal["one_stage", "two_stage", "distilled"]
 
+ModelFile = Literal[
+    "checkpoint",
+    "transformer",
+    "text_projection",
+    "video_vae",
+    "audio_vae",
+    "vocoder",
+    "gemma",
+    "upsampler",
+    "distilled_lora",
+    "loras",
+    "quantization",
+]
+"""Field of the model spec that changes results."""
+
+# What every pipeline reads.
+_BASE: tuple[ModelFile, ...] = (
+    "checkpoint",
+    "transformer",
+    "text_projection",
+    "video_vae",
+    "audio_vae",
+    "vocoder",
+    "gemma",
+    "loras",
+    "quantization",
+)
+
 DEFAULT_NEGATIVE_PROMPT = (
     "blurry, out of focus, overexposed, underexposed, low contrast, washed out colors, noise, "
     "grain, flicker, ghosting, motion blur, compression artifacts, banding, deformed face, "
@@ -33,13 +61,13 @@ class PipelineTraits:
 
     stages: int
     guided: bool
-    needs: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
+    needs: tuple[ModelFile, ...] = ()
+    uses: tuple[ModelFile, ...] = ()
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Fields of the model spec whose files change the result."""
-        return ("checkpoint", "gemma", "loras", *self.needs, *self.uses)
+    def files(self) -> tuple[ModelFile, ...]:
+        """Fields of the model spec that change the result."""
+        return (*_BASE, *self.needs, *self.uses)
 
 
 PIPELINES: dict[PipelineName, PipelineTraits] = {

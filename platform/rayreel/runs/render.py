@@ -204,7 +204,7 @@ def _write_run_file(
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "spec": spec.model_dump(mode="json"),
         "model": files.spec.model_dump(mode="json"),
-        "model_version": ".".join(map(str, files.checkpoint.model_version)),
+        "model_version": ".".join(map(str, files.transformer_file.model_version)),
         "weights": files.fingerprint(tuple(files.fingerprints)),
         "devices": {
             name: {"device": device.name, "dtype": device.dtype, "reason": device.reason}
