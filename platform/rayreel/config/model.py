@@ -11,6 +11,9 @@ from pydantic import field_validator, model_validator
 
 from rayreel.config.base import Architecture
 
+AttentionBackend = Literal["auto", "flash3", "flash4", "flash2", "xformers", "sdpa"]
+"""Attention kernels that a person can name; ``auto`` takes the first that serves a call."""
+
 
 class TransformerConfig(Architecture):
     """Dual-stream transformer (``config.transformer``), generations 2.0 to 2.5."""

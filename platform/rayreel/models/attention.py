@@ -4,16 +4,16 @@ Letters: B batch, T query tokens, S context tokens, D width, H heads, K head wid
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rayreel.models.attention_backends import SELECTION, Call
 from rayreel.models.rope import RotaryTable, apply_rotary
 
 
 def scaled_dot_product(
     q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """Softmax attention with scale ``1 / sqrt(K)``: the one place where its kernel is chosen.
+    """Softmax attention with scale ``1 / sqrt(K)``, by the kernel that fits the call.
 
     Args:
         q_BTHK: Queries ``(B, T, H, K)``.
@@ -23,9 +23,12 @@ def scaled_dot_product(
 
     Returns:
         ``(B, T, H, K)``.
+
+    Raises:
+        ValueError: If a forced back end cannot serve the call.
     """
-    q, k, v = (x.transpose(1, 2) for x in (q_BTHK, k_BSHK, v_BSHK))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    call = Call(v_BSHK.device, v_BSHK.dtype, v_BSHK.shape[-1], mask is not None)
+    return SELECTION.kernel(call)(q_BTHK, k_BSHK, v_BSHK, mask)
 
 
 class Attention(nn.Module):
