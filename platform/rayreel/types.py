@@ -4,6 +4,8 @@ Letters: B batch, C channels, F frames, H height, W width, T tokens, D width, L 
 """
 
 import hashlib
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -183,6 +185,37 @@ class Clip:
     frames: Tensor
     fps: float
     audio: Audio | None = None
+
+    def stream(self) -> "ClipStream":
+        """The same clip as one chunk."""
+        return ClipStream(
+            frames=(chunk for chunk in (self.frames,)),
+            num_frames=len(self.frames),
+            fps=self.fps,
+            audio=self.audio,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipStream:
+    """A clip whose frames are made while they are read, once; whoever reads them closes them.
+
+    Attributes:
+        frames: RGB ``uint8`` chunks ``(F, H, W, 3)`` that make up the clip.
+        num_frames: Frames of all chunks together.
+        fps: Frames per second.
+        audio: The whole sound.
+    """
+
+    frames: Generator[Tensor, None, None]
+    num_frames: int
+    fps: float
+    audio: Audio | None = None
+
+    def collect(self) -> Clip:
+        """Read all frames into memory."""
+        with closing(self.frames):
+            return Clip(frames=torch.cat(list(self.frames)), fps=self.fps, audio=self.audio)
 
 
 def repeat_batch(modality: Modality, times: int) -> Modality:

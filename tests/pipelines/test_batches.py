@@ -72,7 +72,9 @@ def test_a_batch_gives_the_clips_of_single_requests(
         (alone,) = rendered(components, [request], encoded_alone)
         assert_near(together.video, alone.video)
         assert_near(together.audio, alone.audio)
-        clips: list[Any] = [decoding.decode(components, request, one) for one in (together, alone)]
+        clips: list[Any] = [
+            decoding.decode(components, request, one).collect() for one in (together, alone)
+        ]
         difference = (clips[0].frames.int() - clips[1].frames.int()).abs()
         assert difference.max() <= 1
         assert (difference.amax(-1) > 0).float().mean() <= SHARE_OF_PIXELS

@@ -1,8 +1,10 @@
 """One MP4 from frames and sound: H.264 and AAC, the same bytes for the same clip."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from heapq import merge
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,14 +19,16 @@ from torch import Tensor
 
 from rayreel.errors import MediaError
 from rayreel.media.yuv import rgb_to_i420
-from rayreel.types import Audio, Clip
+from rayreel.types import Audio, Clip, ClipStream
 
 
-def write_clip(path: Path, clip: Clip, *, crf: int = 19) -> None:
+def write_clip(path: Path, clip: Clip | ClipStream, *, crf: int = 19) -> None:
     """Write a clip as MP4 (H.264, BT.709 limited range; AAC stereo) that plays while it downloads.
 
     The file has exactly the clip's frames at exactly its frame rate. Sound that is longer than the
-    frames is cut to their duration; shorter sound stays as it is.
+    frames is cut to their duration; shorter sound stays as it is. Frames of a stream are read as
+    they are encoded, and how they are cut into chunks does not change the file; however writing
+    ends, the stream is closed.
 
     Args:
         path: File to write, ending in ``.mp4``; its folder exists.
@@ -34,8 +38,20 @@ def write_clip(path: Path, clip: Clip, *, crf: int = 19) -> None:
     Raises:
         MediaError: If the clip cannot be encoded.
         OSError: If the file cannot be written.
+        ValueError: If the frames are no uint8 RGB, or not as many as the stream announces.
     """
-    _check(path, clip)
+    stream = clip.stream() if isinstance(clip, Clip) else clip
+    with closing(stream.frames) as chunks:
+        first = next(chunks, torch.empty(0, 0, 0, 3, dtype=torch.uint8))
+        _check_frames(path, first)
+        if stream.audio:
+            _check_audio(path, stream.audio)
+        _write(path, stream, first.shape, _frames(stream, chain([first], chunks)), crf)
+
+
+def _write(
+    path: Path, clip: ClipStream, shape: torch.Size, frames: Iterable[Tensor], crf: int
+) -> None:
     rate = frame_rate(clip.fps)
     # Edit lists count in the movie's time scale: this makes the sound's length exact to a sample.
     time_scale = clip.audio.sample_rate_hz if clip.audio else 1000
@@ -45,10 +61,11 @@ def write_clip(path: Path, clip: Clip, *, crf: int = 19) -> None:
             video = output.add_stream(
                 "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"}
             )
-            tracks = [_encode_video(video, clip.frames, rate)]
+            video.height, video.width = shape[1:3]
+            tracks = [_encode_video(video, frames, rate)]
             if clip.audio:
                 audio = output.add_stream("aac", rate=clip.audio.sample_rate_hz, layout="stereo")
-                tracks.append(_encode_audio(audio, clip.audio, len(clip.frames) / rate))
+                tracks.append(_encode_audio(audio, clip.audio, clip.num_frames / rate))
             for packet in merge(*tracks, key=_decoding_time):
                 output.mux(packet)
     except av.FFmpegError as error:
@@ -69,20 +86,21 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _check(path: Path, clip: Clip) -> None:
-    if clip.frames.dtype != torch.uint8 or clip.frames.dim() != 4 or clip.frames.shape[-1] != 3:
+def _check_frames(path: Path, chunk: Tensor) -> None:
+    if chunk.dtype != torch.uint8 or chunk.dim() != 4 or chunk.shape[-1] != 3:
         raise ValueError(
-            f"frames must be uint8 (F, H, W, 3), not {clip.frames.dtype} {tuple(clip.frames.shape)}"
+            f"frames must be uint8 (F, H, W, 3), not {chunk.dtype} {tuple(chunk.shape)}"
         )
-    frames, height, width, _ = clip.frames.shape
+    frames, height, width, _ = chunk.shape
     if frames == 0 or height == 0 or width == 0 or height % 2 or width % 2:
         raise MediaError(
             f"cannot encode {path}: {frames} frames of {width}x{height}; H.264 in yuv420p needs at "
             "least one frame, and an even width and height"
         )
-    if clip.audio is None:
-        return
-    waveform = clip.audio.waveform
+
+
+def _check_audio(path: Path, audio: Audio) -> None:
+    waveform = audio.waveform
     if waveform.dim() != 2 or waveform.shape[0] != 2 or waveform.shape[1] == 0:
         raise MediaError(
             f"cannot encode {path}: audio must be stereo (2, samples), not {tuple(waveform.shape)}"
@@ -91,12 +109,35 @@ def _check(path: Path, clip: Clip) -> None:
         raise MediaError(f"cannot encode {path}: audio has samples that are not finite numbers")
 
 
+def _frames(stream: ClipStream, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Single frames, checked to be alike and as many as announced."""
+    count = 0
+    size: torch.Size | None = None
+    for chunk in chunks:
+        size = size or chunk.shape[1:]
+        if chunk.dtype != torch.uint8 or chunk.shape[1:] != size:
+            raise ValueError(
+                f"frames from {count} on are {chunk.dtype} {tuple(chunk.shape[1:])}; all must be "
+                f"torch.uint8 {tuple(size)}, like the first"
+            )
+        count += len(chunk)
+        if count > stream.num_frames:
+            break
+        yield from chunk
+    if count != stream.num_frames:
+        raise ValueError(
+            f"the stream announced {stream.num_frames} frames and gave {count}"
+            f"{' or more' if count > stream.num_frames else ''}"
+        )
+
+
 # PyAV's packets are generic for type checkers only.
 AnyPacket: TypeAlias = "Packet[Any]"
 
 
-def _encode_video(stream: VideoStream, frames: Tensor, rate: Fraction) -> Iterator[AnyPacket]:
-    stream.height, stream.width = frames.shape[1:3]
+def _encode_video(
+    stream: VideoStream, frames: Iterable[Tensor], rate: Fraction
+) -> Iterator[AnyPacket]:
     stream.pix_fmt = "yuv420p"
     # x264's output depends on its thread count.
     stream.thread_count = 1

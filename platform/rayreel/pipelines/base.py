@@ -46,4 +46,4 @@ class Pipeline(ABC):
         request = resolve(request, self.components.files)
         batch = phases.encode(self.components, [request])
         latents = self.refine(batch, self.generate(batch))
-        return decode(self.components, request, latents[0])
+        return decode(self.components, request, latents[0]).collect()

@@ -1,32 +1,69 @@
 """From latents to a clip: the last step of every pipeline."""
 
+from collections.abc import Generator
+
 import torch
+from torch import Tensor
 
 from rayreel.config.request import RenderRequest
-from rayreel.models.tiling import TileSizeConfig
+from rayreel.models.tiling import TileSizeConfig, Tiling
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.vocoder import decode_audio
 from rayreel.pipelines.components import Components
-from rayreel.types import Audio, Clip, Latents, seeded_generator
+from rayreel.types import Audio, ClipStream, Latents, seeded_generator
+
+CHUNK_FRAMES = 8
+"""Frames that are converted to RGB at once: floats of a whole tile would take many times more."""
 
 
 @torch.inference_mode()
-def decode(components: Components, request: RenderRequest, latents: Latents) -> Clip:
-    """Decode one clip to frames and sound."""
+def decode(
+    components: Components,
+    request: RenderRequest,
+    latents: Latents,
+    *,
+    tiling: Tiling | None = None,
+) -> ClipStream:
+    """Decode one clip: its sound now, its frames when they are read.
+
+    Args:
+        components: For the decoders.
+        request: Of the clip.
+        latents: What the pipeline made.
+        tiling: Of the picture; ``None`` takes the tiles that published pipelines decode with.
+
+    Returns:
+        Frames and sound on the CPU. Memory for the frames does not grow with their number.
+
+    Raises:
+        ValueError: If the tiling does not fit; when the first frames are read.
+    """
     assert latents.video is not None, "every pipeline makes a picture"
     video = latents.video[None].to(components.device, components.dtype)
-    chunks = tiled_decode(
-        components.video_decoder,
-        video,
-        TileSizeConfig.from_long_side(
-            request.height, request.width, factor=components.files.factors.height
-        ),
-        noise=gaussian(seeded_generator(request.seed or 0, "video/decode")),
+    factors = components.files.factors
+    if tiling is None:
+        tiling = TileSizeConfig.from_long_side(request.height, request.width, factor=factors.height)
+    return ClipStream(
+        frames=_frames(components, video, tiling, request.seed or 0),
+        num_frames=(video.shape[2] - 1) * factors.time + 1,
+        fps=request.fps,
+        audio=None if latents.audio is None else _sound(components, latents.audio),
     )
-    frames = torch.cat([to_rgb(chunk)[0].cpu() for chunk in chunks])
-    audio = None
-    if latents.audio is not None:
-        latent = latents.audio[None].to(components.device, components.dtype)
-        waveform = decode_audio(components.audio_decoder, components.vocoder, latent)[0].cpu()
-        audio = Audio(waveform=waveform, sample_rate_hz=components.vocoder.sample_rate_hz)
-    return Clip(frames=frames, fps=request.fps, audio=audio)
+
+
+@torch.inference_mode()
+def _frames(
+    components: Components, latent: Tensor, tiling: Tiling, seed: int
+) -> Generator[Tensor, None, None]:
+    noise = gaussian(seeded_generator(seed, "video/decode"))
+    for chunk in tiled_decode(components.video_decoder, latent, tiling, noise=noise):
+        for part in torch.split(chunk, CHUNK_FRAMES, dim=2):
+            yield to_rgb(part)[0].cpu()
+        # Or it would be in memory beside the next one while that is decoded.
+        del chunk, part
+
+
+def _sound(components: Components, latent: Tensor) -> Audio:
+    batch = latent[None].to(components.device, components.dtype)
+    waveform = decode_audio(components.audio_decoder, components.vocoder, batch)[0].cpu()
+    return Audio(waveform=waveform, sample_rate_hz=components.vocoder.sample_rate_hz)

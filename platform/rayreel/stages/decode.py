@@ -2,10 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
+
+from torch import Tensor
 
 from rayreel.config.jobs import ModelSpec
 from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
@@ -50,16 +53,14 @@ class DecodeStage:
         (item,) = items
         assert item.latents is not None, "items come from a denoising stage"
         start = time.perf_counter()
+        digest = hashlib.sha256()
         clip = decode(self._components, item.request, item.latents)
         path = f"videos/{item.item_id}.mp4"
         with self._storage.local_staging(path) as staged:
-            write_clip(staged, clip, crf=item.request.crf)
+            hashed = replace(clip, frames=_hashed(clip.frames, digest))
+            write_clip(staged, hashed, crf=item.request.crf)
             num_bytes = staged.stat().st_size
-        output = ClipFile(
-            path=path,
-            sha256=hashlib.sha256(clip.frames.numpy().data).hexdigest(),
-            num_bytes=num_bytes,
-        )
+        output = ClipFile(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes)
         # The clip is in place: from here on a rerun skips the item, whatever dies.
         self._ledger.append(
             LedgerEntry(
@@ -76,3 +77,13 @@ class DecodeStage:
             )
         )
         return [replace(item, output=output, latents=None, context=None, negative=None)]
+
+
+def _hashed(
+    chunks: Generator[Tensor, None, None], digest: "hashlib._Hash"
+) -> Generator[Tensor, None, None]:
+    """Pass chunks on, adding their bytes to a hash on the way."""
+    with closing(chunks):
+        for chunk in chunks:
+            digest.update(chunk.contiguous().numpy().data)
+            yield chunk
