@@ -89,6 +89,12 @@ def render_command(
             "--set", metavar="KEY=VALUE", help="a field that wins over the spec; repeatable"
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="folder of weight files, model spec (YAML), or tiny"
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, render nothing")
     ] = False,
@@ -97,7 +103,7 @@ def render_command(
     from rayreel.runs.render import plan, render
     from rayreel.runs.spec import read_render_spec
 
-    job = read_render_spec(spec, set_ or (), output)
+    job = read_render_spec(spec, set_ or (), output, model)
     if dry_run:
         _, rows = plan(job)
         print(

@@ -12,7 +12,7 @@ from typer.main import get_command
 from rayreel.cli import app
 
 COMMANDS = {
-    "render": {"--output", "-o", "--set", "--dry-run", "--help"},
+    "render": {"--output", "-o", "--set", "--model", "--dry-run", "--help"},
     "tiny": {"--help"},
     "inspect": {"--help"},
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rayreel.checkpoints.keys import COMPONENTS, LANGUAGE_MODEL, rename
+from rayreel.checkpoints.kinds import is_packed_text_encoder, kinds
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.config.model import (
     AudioVAEConfig,
@@ -40,12 +41,15 @@ def describe(path: Path) -> str:
 
 
 def _kind(file: WeightFile) -> str:
+    found = kinds(file)
+    if "lora" in found:
+        return "LoRA"
+    if "upsampler" in found:
+        return "latent upsampler"
     if any(map(file.config.get, _SECTIONS)):
         return "LTX-2 checkpoint"
-    if any(name.endswith(".lora_A.weight") for name in file.names):
-        return "LoRA"
-    if "mid_channels" in file.config:
-        return "latent upsampler"
+    if is_packed_text_encoder(file):
+        return "packed text encoder"
     if any(rename(name, LANGUAGE_MODEL) for name in file.names):
         return "Gemma text encoder"
     return "unknown: its metadata has no config of this family"

@@ -1,6 +1,6 @@
 """What a person writes to run a job."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -62,7 +62,7 @@ class ModelSpec(StrictModel):
     loras: tuple[AdapterSpec, ...] = Field(default=(), description="further adapters, in order")
     quantization: Literal["auto", "none", "fp8_cast"] = Field(
         default="auto",
-        description="of the transformer's weights: auto as the file has them; fp8_cast stores those "
+        description="of the transformer's weights: auto as the file has them; fp8_cast keeps those "
         "of the blocks' linear layers in float8 and computes in the stage's dtype; none widens "
         "float8 ones when they are loaded",
     )
@@ -114,18 +114,17 @@ class StageSpec(StrictModel):
     )
 
 
-class RenderSpec(StrictModel):
-    """A prompt list becomes clips."""
+class ModelSetup(StrictModel):
+    """A model and how it is run: what a model spec holds, and what every job says of its model."""
 
-    prompts: str = Field(description="JSONL, CSV or Parquet; a relative path starts at the spec")
-    output: str = Field(default="runs/render", description="run directory: a folder or a URI")
     model: Literal["tiny"] | ModelSpec = Field(
-        default="tiny", description="weight files, or the tiny model that ships with the package"
+        default="tiny",
+        description="weight files, a folder of them, another model spec, or the tiny model that "
+        "ships with the package",
     )
     defaults: RequestFields = Field(
         default_factory=RequestFields, description="request fields for rows that do not set them"
     )
-    seed: int = Field(default=0, ge=0, description="rows without a seed derive theirs from it")
     memory: MemorySpec = Field(
         default_factory=MemorySpec, description="what stays on a worker's device, by component"
     )
@@ -141,7 +140,7 @@ class RenderSpec(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _exceptions_have_an_effect(self) -> "RenderSpec":
+    def _exceptions_have_an_effect(self) -> Self:
         if self.placement == "fused":
             for name, own in self.stages.items():
                 if lost := sorted(own.model_fields_set - _WITHIN_AN_ACTOR):
@@ -155,3 +154,11 @@ class RenderSpec(StrictModel):
         """What holds for one stage: the fields that it sets, over ``workers``."""
         own = self.stages.get(name)
         return self.workers.model_copy(update=own.model_dump(exclude_unset=True) if own else {})
+
+
+class RenderSpec(ModelSetup):
+    """A prompt list becomes clips."""
+
+    prompts: str = Field(description="JSONL, CSV or Parquet; a relative path starts at the spec")
+    output: str = Field(default="runs/render", description="run directory: a folder or a URI")
+    seed: int = Field(default=0, ge=0, description="rows without a seed derive theirs from it")

@@ -34,6 +34,11 @@ def load_spec(path: Path, kind: type[S], overrides: Iterable[str] = ()) -> S:
     Raises:
         SpecError: Naming every wrong field, and the nearest known one for a misspelt field.
     """
+    return parse(read_mapping(path), kind, where=str(path), overrides=overrides)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping; raises ``SpecError``."""
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -42,7 +47,7 @@ def load_spec(path: Path, kind: type[S], overrides: Iterable[str] = ()) -> S:
         raise SpecError(f"{path} is not readable YAML: {_one_line(error)}") from error
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of fields, got {type(values).__name__}")
-    return parse(values, kind, where=str(path), overrides=overrides)
+    return values
 
 
 def parse(

@@ -1,17 +1,34 @@
-"""A render job as it was written becomes a spec with absolute paths."""
+"""A job as it was written becomes a spec with absolute paths."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rayreel.config.jobs import AdapterSpec, ModelSpec, RenderSpec
-from rayreel.config.load import load_spec, parse
+from rayreel.checkpoints.recognise import model_in
+from rayreel.config.jobs import AdapterSpec, ModelSetup, ModelSpec, RenderSpec
+from rayreel.config.load import parse, read_mapping
 from rayreel.data.manifest import SUFFIXES
 from rayreel.errors import SpecError
 
+_YAML = {".yaml", ".yml"}
+_JOB_FIELDS = RenderSpec.model_fields.keys() - ModelSetup.model_fields.keys()
+_PATHS = (
+    "checkpoint",
+    "transformer",
+    "text_projection",
+    "video_vae",
+    "audio_vae",
+    "vocoder",
+    "gemma",
+    "upsampler",
+)
+
 
 def read_render_spec(
-    path: str, overrides: Iterable[str] = (), output: str | None = None
+    path: str,
+    overrides: Iterable[str] = (),
+    output: str | None = None,
+    model: str | None = None,
 ) -> RenderSpec:
     """Read a render spec, or make one for a bare prompt list.
 
@@ -19,6 +36,7 @@ def read_render_spec(
         path: YAML spec, or a prompt list to render with everything at its default.
         overrides: ``key=value`` texts that win over the file.
         output: Run directory that wins over both.
+        model: Model that wins over the spec's: ``tiny``, a folder of weight files, or a model spec.
 
     Returns:
         The spec. Relative prompts and weights are taken from the spec's folder, or from the current
@@ -26,34 +44,79 @@ def read_render_spec(
 
     Raises:
         SpecError: If the file is missing or wrong.
+        CheckpointError: If a folder of weight files is not one model.
     """
     file, base = Path(path), Path()
-    if file.suffix.lower() in {".yaml", ".yml"}:
-        spec, base = load_spec(file, RenderSpec, overrides), file.parent
+    if file.suffix.lower() in _YAML:
+        values, base = read_mapping(file), file.parent
     elif file.suffix.lower() in SUFFIXES:
-        spec = parse({"prompts": path}, RenderSpec, where=path, overrides=overrides)
+        values = {"prompts": path}
     else:
         raise SpecError(
             f"{path}: expected a spec (.yaml, .yml) or a prompt list ({', '.join(SUFFIXES)})"
         )
+    values = _with_model(values, base, model)
+    spec = parse(values, RenderSpec, where=path, overrides=overrides)
     changes: dict[str, Any] = {
         "prompts": _absolute(spec.prompts, base),
         "output": _absolute(output or spec.output, Path()),
+        "model": _located(spec.model, base),
     }
-    if isinstance(spec.model, ModelSpec):
-        changes["model"] = _located(spec.model, base)
     return spec.model_copy(update=changes)
 
 
-def _located(model: ModelSpec, base: Path) -> ModelSpec:
+def read_model(name: str, overrides: Iterable[str] = ()) -> ModelSetup:
+    """Read a model and how it is run.
+
+    Args:
+        name: ``tiny``, a folder of weight files, a model spec or a render spec.
+        overrides: ``key=value`` texts that win over the file.
+
+    Raises:
+        SpecError: If the spec is missing or wrong.
+        CheckpointError: If a folder of weight files is not one model.
+    """
+    values = _with_model({}, Path(), name)
+    setup = parse(values, ModelSetup, where=name, overrides=overrides)
+    return setup.model_copy(update={"model": _located(setup.model, Path())})
+
+
+def _with_model(values: dict[str, Any], base: Path, name: str | None) -> dict[str, Any]:
+    """The values of a job over those of the model spec that it, or the caller, names."""
+    if name is not None:
+        values, base = {key: value for key, value in values.items() if key != "model"}, Path()
+    chosen = values.get("model") if name is None else name
+    if not isinstance(chosen, str) or chosen == "tiny":
+        return values if chosen is None else {**values, "model": chosen}
+    path = base / Path(chosen).expanduser()
+    if path.is_dir():
+        return {**values, "model": model_in(path).model_dump(exclude_unset=True)}
+    if path.suffix.lower() not in _YAML:
+        raise SpecError(
+            f"model {chosen}: expected 'tiny', a folder of weight files or a model spec (.yaml)"
+        )
+    # What a render spec says of its own job is no part of its model.
+    setup = {key: value for key, value in read_mapping(path).items() if key not in _JOB_FIELDS}
+    setup = _with_model(setup, path.parent, None)
+    if isinstance(model := setup.get("model"), dict):
+        folder = path.parent / Path(str(model.get("folder") or "")).expanduser()
+        setup["model"] = {**model, "folder": str(folder.absolute())}
+    return {**setup, **{key: value for key, value in values.items() if key != "model"}}
+
+
+def _located(model: Any, base: Path) -> Any:  # noqa: ANN401 - a literal or a spec
+    if not isinstance(model, ModelSpec):
+        return model
+    base = base / Path(model.folder or "").expanduser()
+
     def adapter(spec: AdapterSpec) -> AdapterSpec:
         return spec.model_copy(update={"path": _absolute(spec.path, base)})
 
+    paths = {field: _absolute(path, base) for field in _PATHS if (path := getattr(model, field))}
     return model.model_copy(
         update={
-            "checkpoint": _absolute(model.checkpoint, base),
-            "gemma": _absolute(model.gemma, base),
-            "upsampler": model.upsampler and _absolute(model.upsampler, base),
+            **paths,
+            "folder": None,
             "distilled_lora": model.distilled_lora and adapter(model.distilled_lora),
             "loras": tuple(adapter(lora) for lora in model.loras),
         }
