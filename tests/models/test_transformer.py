@@ -5,10 +5,32 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rayreel.models.transformer import Perturbation, PerturbationType
+from rayreel.checkpoints.builder import build
+from rayreel.config.model import TextConfig, TransformerConfig
+from rayreel.models.transformer import Perturbation, PerturbationType, Transformer
 from rayreel.models.transformer.perturbations import BlockKeep, block_keeps
-from tests.models.tiny import GENERATIONS, sine_transformer, tiny_config, tiny_streams
+from tests.models.tiny import (
+    AUDIO_VIDEO,
+    GENERATIONS,
+    sine_transformer,
+    tiny_config,
+    tiny_streams,
+    video_only,
+)
 
+# What marks the parameters that an audio-only network takes from an audio-video file. The caption
+# projection is of 2.0 alone.
+AUDIO_PARTS = (
+    "audio_attn1",
+    "audio_attn2",
+    "audio_ff",
+    "audio_patchify",
+    "audio_proj_out",
+    "audio_adaln_single",
+    "audio_prompt",
+    "audio_scale_shift_table",
+    "audio_caption_projection",
+)
 SKIP_VIDEO = Perturbation(PerturbationType.SKIP_VIDEO_SELF_ATTN, (1,))
 
 
@@ -79,3 +101,78 @@ def test_only_blocks_where_samples_differ_need_a_mask():
     expected = torch.tensor([[[1.0]], [[0.0]]], dtype=torch.bfloat16)
     torch.testing.assert_close(mixed.video_self, expected)
     assert mixed[1:] == (True, True, True)
+
+
+def single(config, model):
+    """A network of one stream with the weights that it shares with a whole one."""
+    wanted = Transformer(config).state_dict()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
+    return build(lambda: Transformer(config), weights)
+
+
+def test_a_network_of_one_stream_computes_as_the_whole_one_does(config):
+    model = sine_transformer(config)
+    video, audio = tiny_streams(config)
+    seen = single(video_only(config), model)(video, None, [[SKIP_VIDEO], []])
+    torch.testing.assert_close(seen, model(video, None, [[SKIP_VIDEO], []]), rtol=0, atol=0)
+    heard = single(config.audio_only(), model)(None, audio)
+    torch.testing.assert_close(heard, model(None, audio), rtol=0, atol=0)
+
+
+def test_an_audio_only_network_has_the_audio_parameters_alone(config):
+    whole = Transformer(config).state_dict()
+    audio = {name for name in whole if any(part in name for part in AUDIO_PARTS)}
+    assert Transformer(config.audio_only()).state_dict().keys() == audio
+
+
+def test_a_video_only_network_has_neither_audio_nor_exchange(config):
+    whole = Transformer(config).state_dict()
+    others = ("audio_", "av_ca_", "_attn.", "a2v_ca")
+    video = {name for name in whole if not any(part in name for part in others)}
+    assert Transformer(video_only(config)).state_dict().keys() == video
+
+
+def test_feed_forward_biases_follow_their_stream():
+    config = tiny_config("2.5", ff_bias=True, audio_ff_bias=False)
+    names = Transformer(config.audio_only()).state_dict().keys()
+    assert not [name for name in names if ".audio_ff.net" in name and name.endswith("bias")]
+    names = Transformer(video_only(config)).state_dict().keys()
+    assert "transformer_blocks.1.ff.net.2.bias" in names
+
+
+def test_heads_may_differ_where_the_streams_do_not_meet(config):
+    other = {"audio_num_attention_heads": 4, "audio_attention_head_dim": 2}
+    uneven = config.audio_only().model_copy(update=other)
+    _, audio = tiny_streams(config)
+    _, heard = sine_transformer(uneven)(None, audio)
+    assert heard.shape == audio.latent.shape
+
+
+def test_a_stream_that_the_network_lacks_is_refused(config):
+    video, audio = tiny_streams(config)
+    with pytest.raises(
+        ValueError, match="got a stream of audio, but the transformer is video-only"
+    ):
+        sine_transformer(video_only(config))(video, audio)
+    with pytest.raises(
+        ValueError, match="got a stream of video, but the transformer is audio-only"
+    ):
+        sine_transformer(config.audio_only())(video, audio)
+
+
+def test_a_file_without_the_keys_of_the_exchange_is_video_only(config):
+    stated = config.model_dump(exclude={"streams"})
+    alone = {key: value for key, value in stated.items() if key not in AUDIO_VIDEO}
+    assert TransformerConfig.model_validate(stated).streams == "both"
+    assert TransformerConfig.model_validate(alone).streams == "video"
+    assert TextConfig.model_validate(AUDIO_VIDEO).has_audio
+    assert not TextConfig().has_audio
+    with pytest.raises(ValueError, match="no audio stream to keep"):
+        video_only(config).audio_only()
+
+
+@pytest.mark.parametrize("key", AUDIO_VIDEO)
+def test_a_file_with_some_of_the_keys_of_the_exchange_is_refused(config, key):
+    stated = config.model_dump(exclude={"streams", key})
+    with pytest.raises(ValueError, match=f"missing: {key} "):
+        TransformerConfig.model_validate(stated)

@@ -8,7 +8,15 @@ from rayreel.config.model import TransformerConfig
 from rayreel.models.transformer import Transformer
 from rayreel.types import Modality
 
-PUBLISHED = {"frequencies_precision": "float64", "av_ca_timestep_scale_multiplier": 1000}
+AUDIO_VIDEO = {
+    "use_audio_video_cross_attention": True,
+    "share_ff": False,
+    "av_cross_ada_norm": True,
+}
+PUBLISHED = AUDIO_VIDEO | {
+    "frequencies_precision": "float64",
+    "av_ca_timestep_scale_multiplier": 1000,
+}
 MODULATED = PUBLISHED | {
     "apply_gated_attention": True,
     "cross_attention_adaln": True,
@@ -50,6 +58,12 @@ def tiny_config(generation: str, **overrides: Any) -> TransformerConfig:
     if not GENERATIONS[generation].get("caption_proj_before_connector"):
         sizes["caption_channels"] = 6
     return published_config(generation, **(sizes | overrides))
+
+
+def video_only(config: TransformerConfig) -> TransformerConfig:
+    """The same network without audio, as a video-only file would state it."""
+    stated = config.model_dump(exclude={"streams", *AUDIO_VIDEO})
+    return TransformerConfig.model_validate(stated)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from tests.models.tiny import (
     sine_transformer,
     tiny_config,
     tiny_streams,
+    video_only,
 )
 from tests.parity.vectors import available, cases, component, weights
 
@@ -82,6 +83,23 @@ def test_velocities(case):
         if f"{name}_x0" in case.out:
             x0 = to_denoised(modality.latent, velocity, modality.timesteps)
             case.assert_close(x0, f"{name}_x0")
+
+
+@pytest.mark.parametrize(
+    "case", [case for name in ("video_only", "audio_only") for case in cases(FILES[0], name)]
+)
+@torch.inference_mode()
+def test_velocities_of_a_network_of_one_stream(case):
+    whole = transformer(weight_file(case))
+    alone = video_only if case.name == "video_only" else TransformerConfig.audio_only
+    config = alone(whole.config)
+    with torch.device("meta"):
+        names = Transformer(config).state_dict().keys()
+    weights = {name: tensor for name, tensor in whole.state_dict().items() if name in names}
+    streams = [stream(case, name) for name in ("video", "audio")]
+    velocities = build(lambda: Transformer(config), weights)(*streams)
+    name = case.name.removesuffix("_only")
+    case.assert_close(velocities[name == "audio"], f"{name}_velocity")
 
 
 # Generation, case: first video token of the first sample, and the sums of both absolute velocities.

@@ -15,9 +15,18 @@ AttentionBackend = Literal["auto", "flash3", "flash4", "flash2", "xformers", "sd
 """Attention kernels that a person can name; ``auto`` takes the first that serves a call."""
 
 
-class TransformerConfig(Architecture):
-    """Dual-stream transformer (``config.transformer``), generations 2.0 to 2.5."""
+# A file has all of them, or it is of a network that makes video alone.
+_AUDIO_VIDEO_KEYS = ("use_audio_video_cross_attention", "share_ff", "av_cross_ada_norm")
 
+
+class TransformerConfig(Architecture):
+    """Dual-stream transformer (``config.transformer``), generations 2.0 to 2.5.
+
+    ``streams`` says which of them the network has. No file states it: without the keys of the
+    exchange between streams it is the video stream alone, and ``audio_only`` makes the other half.
+    """
+
+    streams: Literal["both", "video", "audio"] = "both"
     num_layers: int = 48
     num_attention_heads: int = 32
     attention_head_dim: int = 128
@@ -64,9 +73,34 @@ class TransformerConfig(Architecture):
     qk_norm: Literal["rms_norm"]
     positional_embedding_type: Literal["rope"]
     use_middle_indices_grid: Literal[True]
-    use_audio_video_cross_attention: Literal[True]
-    share_ff: Literal[False]
-    av_cross_ada_norm: Literal[True]
+    use_audio_video_cross_attention: Literal[True] | None = None
+    share_ff: Literal[False] | None = None
+    av_cross_ada_norm: Literal[True] | None = None
+
+    @property
+    def has_video(self) -> bool:
+        """Whether the network has a video stream."""
+        return self.streams != "audio"
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the network has an audio stream."""
+        return self.streams != "video"
+
+    @property
+    def has_exchange(self) -> bool:
+        """Whether there are two streams that attend to each other."""
+        return self.streams == "both"
+
+    def audio_only(self) -> "TransformerConfig":
+        """The network that the audio weights of an audio-video checkpoint make on their own.
+
+        Raises:
+            ValueError: If there is no audio stream.
+        """
+        if not self.has_audio:
+            raise ValueError("a video-only transformer has no audio stream to keep")
+        return self.model_copy(update={"streams": "audio"})
 
     @property
     def video_width(self) -> int:
@@ -83,9 +117,22 @@ class TransformerConfig(Architecture):
         """Whether the rotary frequency grid is formed in float64 before the cast to float32."""
         return self.frequencies_precision == "float64"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _video_without_exchange(cls, value: Any) -> Any:  # noqa: ANN401 - the file's JSON
+        if isinstance(value, dict) and all(value.get(key) is None for key in _AUDIO_VIDEO_KEYS):
+            return {"streams": "video", **value}
+        return value
+
     @model_validator(mode="after")
     def _streams_fit(self) -> "TransformerConfig":
-        if self.num_attention_heads != self.audio_num_attention_heads:
+        missing = [key for key in _AUDIO_VIDEO_KEYS if getattr(self, key) is None]
+        if missing and self.streams != "video":
+            raise ValueError(
+                f"an audio-video transformer states {', '.join(_AUDIO_VIDEO_KEYS)}; missing: "
+                f"{', '.join(missing)} (a video-only transformer states none of them)"
+            )
+        if self.has_exchange and self.num_attention_heads != self.audio_num_attention_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} and audio_num_attention_heads="
                 f"{self.audio_num_attention_heads} must be equal: the cross-modal tables are shared"
@@ -120,6 +167,8 @@ class ConnectorConfig(Architecture):
 class TextConfig(Architecture):
     """Feature extractor and connectors: the keys of ``config.transformer`` that concern text."""
 
+    use_audio_video_cross_attention: bool | None = None
+
     connector_num_attention_heads: int = 30
     connector_attention_head_dim: int = 128
     connector_num_layers: int = 2
@@ -141,6 +190,14 @@ class TextConfig(Architecture):
     def feature_version(self) -> Literal["v1", "v2"]:
         """Normalisation of the language model's hidden states: per layer (v1) or per token (v2)."""
         return "v1" if self.caption_proj_before_connector is None else "v2"
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is a connector of the audio stream; files of video-only networks have none.
+
+        What such a file calls ``embeddings_connector`` is that of the video stream.
+        """
+        return self.use_audio_video_cross_attention is not None
 
     @property
     def video(self) -> ConnectorConfig:

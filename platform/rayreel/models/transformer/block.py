@@ -63,6 +63,8 @@ class StreamInputs:
 class Block(nn.Module):
     """Self-attention, text attention, exchange between the streams, feed-forward.
 
+    It has the parts of the streams that its network has.
+
     Main tables hold (shift, scale, gate) of self-attention, of feed-forward and, from 2.3 on, of
     text attention; prompt tables (shift, scale). Exchange tables hold the reverse: (scale, shift)
     of the stream in audio-to-video, then in video-to-audio, then the gate of what it receives.
@@ -75,11 +77,11 @@ class Block(nn.Module):
         wide, narrow = config.attention_head_dim, config.audio_attention_head_dim
         num_rows = 9 if config.cross_attention_adaln else 6
 
-        def attention(query_dim: int, context_dim: int, head_dim: int) -> Attention:
+        def attention(query_dim: int, context_dim: int, head_dim: int, heads: int) -> Attention:
             return Attention(
                 query_dim,
                 context_dim,
-                heads=config.num_attention_heads,
+                heads=heads,
                 head_dim=head_dim,
                 eps=config.norm_eps,
                 gated=config.apply_gated_attention,
@@ -88,23 +90,30 @@ class Block(nn.Module):
         def table(count: int, width: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(count, width))
 
-        self.attn1 = attention(video, video, wide)
-        self.attn2 = attention(video, config.cross_attention_dim, wide)
-        self.ff = FeedForward(video, bias=config.ff_bias)
-        self.scale_shift_table = table(num_rows, video)
-        self.audio_attn1 = attention(audio, audio, narrow)
-        self.audio_attn2 = attention(audio, config.audio_cross_attention_dim, narrow)
-        self.audio_ff = FeedForward(audio, bias=config.audio_ff_bias)
-        self.audio_scale_shift_table = table(num_rows, audio)
         self.prompt_scale_shift_table = self.audio_prompt_scale_shift_table = None
-        if config.cross_attention_adaln:
-            self.prompt_scale_shift_table = table(2, video)
-            self.audio_prompt_scale_shift_table = table(2, audio)
-        # Both directions have the head width of the audio stream.
-        self.audio_to_video_attn = attention(video, audio, narrow)
-        self.video_to_audio_attn = attention(audio, video, narrow)
-        self.scale_shift_table_a2v_ca_video = table(5, video)
-        self.scale_shift_table_a2v_ca_audio = table(5, audio)
+        if config.has_video:
+            heads = config.num_attention_heads
+            self.attn1 = attention(video, video, wide, heads)
+            self.attn2 = attention(video, config.cross_attention_dim, wide, heads)
+            self.ff = FeedForward(video, bias=config.ff_bias)
+            self.scale_shift_table = table(num_rows, video)
+            if config.cross_attention_adaln:
+                self.prompt_scale_shift_table = table(2, video)
+        if config.has_audio:
+            heads = config.audio_num_attention_heads
+            self.audio_attn1 = attention(audio, audio, narrow, heads)
+            self.audio_attn2 = attention(audio, config.audio_cross_attention_dim, narrow, heads)
+            self.audio_ff = FeedForward(audio, bias=config.audio_ff_bias)
+            self.audio_scale_shift_table = table(num_rows, audio)
+            if config.cross_attention_adaln:
+                self.audio_prompt_scale_shift_table = table(2, audio)
+        if config.has_exchange:
+            # Both directions have the heads of the audio stream.
+            heads = config.audio_num_attention_heads
+            self.audio_to_video_attn = attention(video, audio, narrow, heads)
+            self.video_to_audio_attn = attention(audio, video, narrow, heads)
+            self.scale_shift_table_a2v_ca_video = table(5, video)
+            self.scale_shift_table_a2v_ca_audio = table(5, audio)
 
     def forward(
         self,

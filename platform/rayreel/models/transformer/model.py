@@ -27,14 +27,16 @@ class _Parts(NamedTuple):
     caption_projection: nn.Module | None
     adaln: AdaLNSingle
     prompt_adaln: AdaLNSingle | None
-    exchange_adaln: AdaLNSingle
-    exchange_gate_adaln: AdaLNSingle
+    exchange: tuple[AdaLNSingle, AdaLNSingle] | None
     width: int
+    heads: int
     max_pos: tuple[float, ...]
 
 
 class Transformer(nn.Module):
     """Predicts the velocities of video and audio together, or of one of them alone.
+
+    A network of one stream has the parts of that stream, under the same names.
 
     Reference:
         LTX-2; parameter names and numerics follow Lightricks/LTX-2.
@@ -46,33 +48,39 @@ class Transformer(nn.Module):
         video, audio = config.video_width, config.audio_width
         num_rows = 9 if config.cross_attention_adaln else 6
 
-        self.patchify_proj = nn.Linear(config.in_channels, video)
-        self.audio_patchify_proj = nn.Linear(config.audio_in_channels, audio)
         self.keyframes_abs_pos_embedding = None
-        if config.use_keyframes_abs_pos_embedding:
-            self.keyframes_abs_pos_embedding = nn.Parameter(torch.zeros(1, video))
         self.caption_projection = self.audio_caption_projection = None
-        if config.caption_channels is not None and not config.caption_proj_before_connector:
-            self.caption_projection = _caption_projection(config.caption_channels, video)
-            self.audio_caption_projection = _caption_projection(config.caption_channels, audio)
-
-        self.adaln_single = AdaLNSingle(video, num_rows)
-        self.audio_adaln_single = AdaLNSingle(audio, num_rows)
         self.prompt_adaln_single = self.audio_prompt_adaln_single = None
-        if config.cross_attention_adaln and config.use_prompt_adaln_single:
-            self.prompt_adaln_single = AdaLNSingle(video, 2)
-            self.audio_prompt_adaln_single = AdaLNSingle(audio, 2)
-        self.av_ca_video_scale_shift_adaln_single = AdaLNSingle(video, 4)
-        self.av_ca_audio_scale_shift_adaln_single = AdaLNSingle(audio, 4)
-        self.av_ca_a2v_gate_adaln_single = AdaLNSingle(video, 1)
-        self.av_ca_v2a_gate_adaln_single = AdaLNSingle(audio, 1)
+        # Width of the text where it is not yet that of a stream.
+        captions = None if config.caption_proj_before_connector else config.caption_channels
+        has_prompt_adaln = config.cross_attention_adaln and config.use_prompt_adaln_single
 
+        if config.has_video:
+            self.patchify_proj = nn.Linear(config.in_channels, video)
+            if config.use_keyframes_abs_pos_embedding:
+                self.keyframes_abs_pos_embedding = nn.Parameter(torch.zeros(1, video))
+            if captions is not None:
+                self.caption_projection = _caption_projection(captions, video)
+            self.adaln_single = AdaLNSingle(video, num_rows)
+            if has_prompt_adaln:
+                self.prompt_adaln_single = AdaLNSingle(video, 2)
+            self.scale_shift_table = nn.Parameter(torch.zeros(2, video))
+            self.proj_out = nn.Linear(video, config.out_channels)
+        if config.has_audio:
+            self.audio_patchify_proj = nn.Linear(config.audio_in_channels, audio)
+            if captions is not None:
+                self.audio_caption_projection = _caption_projection(captions, audio)
+            self.audio_adaln_single = AdaLNSingle(audio, num_rows)
+            if has_prompt_adaln:
+                self.audio_prompt_adaln_single = AdaLNSingle(audio, 2)
+            self.audio_scale_shift_table = nn.Parameter(torch.zeros(2, audio))
+            self.audio_proj_out = nn.Linear(audio, config.audio_out_channels)
+        if config.has_exchange:
+            self.av_ca_video_scale_shift_adaln_single = AdaLNSingle(video, 4)
+            self.av_ca_audio_scale_shift_adaln_single = AdaLNSingle(audio, 4)
+            self.av_ca_a2v_gate_adaln_single = AdaLNSingle(video, 1)
+            self.av_ca_v2a_gate_adaln_single = AdaLNSingle(audio, 1)
         self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-
-        self.scale_shift_table = nn.Parameter(torch.zeros(2, video))
-        self.audio_scale_shift_table = nn.Parameter(torch.zeros(2, audio))
-        self.proj_out = nn.Linear(video, config.out_channels)
-        self.audio_proj_out = nn.Linear(audio, config.audio_out_channels)
 
     def forward(
         self,
@@ -92,11 +100,20 @@ class Transformer(nn.Module):
             stream that was not given.
 
         Raises:
-            ValueError: If both streams are ``None``, or perturbations do not fit the batch.
+            ValueError: If both streams are ``None``, the network lacks one of them, or
+                perturbations do not fit the batch.
         """
         given = video or audio
         if given is None:
             raise ValueError("the transformer needs a video stream, an audio stream or both")
+        for name, stream, there in (
+            ("video", video, self.config.has_video),
+            ("audio", audio, self.config.has_audio),
+        ):
+            if stream is not None and not there:
+                raise ValueError(
+                    f"got a stream of {name}, but the transformer is {self.config.streams}-only"
+                )
         keeps = block_keeps(perturbations, len(self.transformer_blocks), like=given.latent)
 
         xv: Tensor | None = None
@@ -126,9 +143,11 @@ class Transformer(nn.Module):
             caption_projection=self.caption_projection,
             adaln=self.adaln_single,
             prompt_adaln=self.prompt_adaln_single,
-            exchange_adaln=self.av_ca_video_scale_shift_adaln_single,
-            exchange_gate_adaln=self.av_ca_a2v_gate_adaln_single,
+            exchange=(self.av_ca_video_scale_shift_adaln_single, self.av_ca_a2v_gate_adaln_single)
+            if self.config.has_exchange
+            else None,
             width=self.config.video_width,
+            heads=self.config.num_attention_heads,
             max_pos=self.config.positional_embedding_max_pos,
         )
 
@@ -138,9 +157,11 @@ class Transformer(nn.Module):
             caption_projection=self.audio_caption_projection,
             adaln=self.audio_adaln_single,
             prompt_adaln=self.audio_prompt_adaln_single,
-            exchange_adaln=self.av_ca_audio_scale_shift_adaln_single,
-            exchange_gate_adaln=self.av_ca_v2a_gate_adaln_single,
+            exchange=(self.av_ca_audio_scale_shift_adaln_single, self.av_ca_v2a_gate_adaln_single)
+            if self.config.has_exchange
+            else None,
             width=self.config.audio_width,
+            heads=self.config.audio_num_attention_heads,
             max_pos=self.config.audio_positional_embedding_max_pos,
         )
 
@@ -170,33 +191,40 @@ class Transformer(nn.Module):
             context=context,
             context_mask=context_bias(own.context_mask, dtype),
             attention_mask=strength_bias(own.attention_mask, dtype),
-            rope=self._rotary(own.positions, parts.width, parts.max_pos, dtype),
+            rope=self._rotary(own.positions, parts.width, parts.heads, parts.max_pos, dtype),
             exchange=None if other is None else self._exchange_inputs(own, other, parts),
             enabled=own.enabled,
         )
 
     def _exchange_inputs(self, own: Modality, other: Modality, parts: _Parts) -> ExchangeInputs:
         """Scale and shift follow the noise of each token, the gate that of the other stream."""
+        assert parts.exchange is not None
         config, dtype = self.config, own.latent.dtype
+        adaln, gate_adaln = parts.exchange
         levels = own.timesteps.squeeze(-1) * config.timestep_scale_multiplier
-        modulation, _ = parts.exchange_adaln(levels, dtype)
+        modulation, _ = adaln(levels, dtype)
         other_level = other.sigma[:, None] * config.av_ca_timestep_scale_multiplier
-        gate, _ = parts.exchange_gate_adaln(other_level, dtype)
+        gate, _ = gate_adaln(other_level, dtype)
         # Both streams must turn alike at the same second, so they share width and extent.
         max_pos = max(
             config.positional_embedding_max_pos[0], config.audio_positional_embedding_max_pos[0]
         )
         width = config.audio_cross_attention_dim
-        rope = self._rotary(own.positions[:, :1], width, (max_pos,), dtype)
+        rope = self._rotary(own.positions[:, :1], width, parts.heads, (max_pos,), dtype)
         return ExchangeInputs(modulation=modulation, gate=gate, rope=rope)
 
     def _rotary(
-        self, positions: Tensor, width: int, max_pos: tuple[float, ...], dtype: torch.dtype
+        self,
+        positions: Tensor,
+        width: int,
+        heads: int,
+        max_pos: tuple[float, ...],
+        dtype: torch.dtype,
     ) -> RotaryTable:
         return rotary_table(
             positions,
             dim=width,
-            heads=self.config.num_attention_heads,
+            heads=heads,
             max_pos=max_pos,
             theta=self.config.positional_embedding_theta,
             layout=self.config.rope_type,
