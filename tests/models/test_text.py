@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from rayreel.checkpoints.builder import build
+from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.config.model import ConnectorConfig, TextConfig
 from rayreel.errors import CheckpointError
 from rayreel.models.text.connector import Connector, replace_padding
 from rayreel.models.text.encoder import TextEncoder
 from rayreel.models.text.features import normalize_per_layer, normalize_per_token
-from rayreel.models.text.gemma import load_gemma
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.models.text.tokenizer import BOS_ID, PAD_ID, PromptTokenizer
@@ -42,7 +42,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gemma(folder):
-    return load_gemma(folder, dtype=torch.float32)
+    return load_gemma(folder, torch.float32)
+
+
+def load_gemma(folder, dtype):
+    return TextEncoderFiles(folder).load(device="cpu", dtype=dtype)
 
 
 def random_processor(gemma) -> EmbeddingsProcessor:
@@ -117,66 +121,6 @@ class TestGemma:
         torch.testing.assert_close(
             gemma(*long)[:, -8:], gemma(*short)[:, -8:], rtol=1e-4, atol=1e-4
         )
-
-    def test_sharded_folder_loads_like_a_single_file(self, folder, gemma, tmp_path):
-        weights = load_file(folder / "model.safetensors")
-        shard_of = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(weights)}
-        for shard in set(shard_of.values()):
-            part = {name: weights[name] for name in weights if shard_of[name] == shard}
-            save_file(part, tmp_path / shard, {"format": "pt"})
-        index = {"metadata": {}, "weight_map": shard_of}
-        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-        (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-        sharded = load_gemma(tmp_path, dtype=torch.float32, device=torch.device("cpu"))
-        expected = gemma.state_dict()
-        assert all(torch.equal(w, expected[name]) for name, w in sharded.state_dict().items())
-
-    def test_missing_config_names_the_folder(self, tmp_path):
-        with pytest.raises(CheckpointError, match=rf"{tmp_path.name} has no config\.json"):
-            load_gemma(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"model_type": "gemma2"}, "model_type='gemma2', expected 'gemma3'"),
-            ({"text_config": {"hidden_size": "wide"}}, "not a Gemma 3 configuration"),
-        ],
-    )
-    def test_other_configuration_is_refused(self, tmp_path, change, message):
-        write_tiny_gemma(tmp_path, seed=0)
-        edit_json(tmp_path / "config.json", **change)
-        with pytest.raises(CheckpointError, match=message):
-            load_gemma(tmp_path)
-
-    def test_config_that_is_not_json_is_refused(self, tmp_path):
-        (tmp_path / "config.json").write_text("{")
-        with pytest.raises(CheckpointError, match="is not JSON"):
-            load_gemma(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"language_model.model.norm.weight": None}, r"missing \(1\): norm.weight"),
-            ({"language_model.model.norm.weight": torch.ones(3)}, r"mismatched \(1\): .*norm"),
-            ({"other.weight": torch.ones(3)}, r"unexpected \(1\): other.weight"),
-        ],
-    )
-    def test_weights_that_do_not_fit_are_listed(self, tmp_path, change, message):
-        write_tiny_gemma(tmp_path, seed=0)
-        file = tmp_path / "model.safetensors"
-        changed = load_file(file) | change
-        save_file({k: v for k, v in changed.items() if v is not None}, file, {"format": "pt"})
-        with pytest.raises(CheckpointError, match=message):
-            load_gemma(tmp_path)
-
-    @pytest.mark.parametrize("content", [None, b"not safetensors"])
-    def test_missing_or_broken_weight_file_is_a_checkpoint_error(self, tmp_path, content):
-        write_tiny_gemma(tmp_path, seed=0)
-        (tmp_path / "model.safetensors").unlink()
-        if content is not None:
-            (tmp_path / "model.safetensors").write_bytes(content)
-        with pytest.raises(CheckpointError, match="cannot load the weights"):
-            load_gemma(tmp_path)
 
 
 class TestFeatures:
@@ -303,7 +247,9 @@ class TestEncoder:
     def test_bfloat16_agrees_with_float32_within_its_rounding(self, folder, gemma):
         tokenizer = PromptTokenizer(folder, length=128)
         [exact] = TextEncoder(tokenizer, gemma, random_processor(gemma))(PROMPTS[:1])
-        rounded = TextEncoder(tokenizer, load_gemma(folder), random_processor(gemma).bfloat16())
+        rounded = TextEncoder(
+            tokenizer, load_gemma(folder, torch.bfloat16), random_processor(gemma).bfloat16()
+        )
         [context] = rounded(PROMPTS[:1])
         for actual, expected in ((context.video, exact.video), (context.audio, exact.audio)):
             assert actual.dtype == torch.bfloat16

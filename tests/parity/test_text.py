@@ -1,4 +1,4 @@
-"""Prompts to embeddings against the vectors: tokenizer, Gemma 3, features, connectors."""
+"""Prompts to embeddings against the vectors: tokenizer, Gemma 3 and 4, features, connectors."""
 
 from functools import cache
 
@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from rayreel.checkpoints.builder import build
+from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.config.model import TextConfig
 from rayreel.models.text.encoder import TextEncoder
-from rayreel.models.text.gemma import load_gemma
 from rayreel.models.text.processor import EmbeddingsProcessor
-from rayreel.models.text.tokenizer import PromptTokenizer
 from rayreel.types import TextContext
 from tests.parity.vectors import FOLDER, Case, cases, component, weights
 
 GEMMA = "common/text_gemma3.safetensors"
 CONTEXTS = "v2[03]/text.safetensors"
+GEMMA_4 = "v25/text.safetensors"
+PACKED = "v25/text_encoder_model.safetensors"
 COMPONENTS = {
     "feature_extractor.": "text_embedding_projection.",
     "video_connector.": "model.diffusion_model.video_embeddings_connector.",
@@ -25,20 +26,30 @@ COMPONENTS = {
 
 
 @cache
-def gemma():
-    return load_gemma(FOLDER / "gemma", dtype=torch.float32)
+def files(folder: str):
+    """The text encoder of a generation."""
+    return TextEncoderFiles(FOLDER / (PACKED if folder == "v25" else "gemma"))
+
+
+@cache
+def gemma(folder: str):
+    return files(folder).load(device="cpu", dtype=torch.float32)
 
 
 @cache
 def processor(folder: str):
-    checkpoint = f"{folder}/model.safetensors"
-    config = weights(checkpoint).section("transformer", TextConfig)
+    # From 2.5 on the transformer's file has the connectors, the text encoder's the projection.
+    split = (f"{folder}/transformer_model.safetensors", PACKED)
+    sources = split if folder == "v25" else (f"{folder}/model.safetensors",)
+    config = weights(sources[0]).section("transformer", TextConfig)
     tensors = {
         ours + name: tensor
         for ours, prefix in COMPONENTS.items()
-        for name, tensor in component(checkpoint, prefix).items()
+        for source in sources
+        for name, tensor in component(source, prefix).items()
     }
-    sizes = {"hidden_size": gemma().hidden_size, "num_hidden_states": gemma().num_hidden_states}
+    opened = files(folder)
+    sizes = {"hidden_size": opened.hidden_size, "num_hidden_states": opened.num_hidden_states}
     return build(lambda: EmbeddingsProcessor(config, **sizes), tensors)
 
 
@@ -78,24 +89,37 @@ def storing(pattern: str, *names: str):
 
 @pytest.mark.parametrize("case", with_prompt(GEMMA))
 def test_tokenizer_gives_the_ids_of_the_vectors(case):
-    tokenizer = PromptTokenizer(FOLDER / "gemma", length=case.options["sequence"])
+    tokenizer = files(case.folder).tokenizer(length=case.options["sequence"])
     input_ids, mask = tokenizer([case.options["prompt"]])
     case.assert_close(input_ids, case.inputs["input_ids"])
     case.assert_close(mask, case.inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("case", cases(GEMMA))
+@pytest.mark.parametrize("case", with_prompt(GEMMA_4))
+def test_tokenizer_of_a_packed_file_gives_the_ids_of_the_vectors(case):
+    input_ids, mask = files(case.folder).tokenizer()([case.options["prompt"]])
+    case.assert_close(input_ids[0], "input_ids")
+    case.assert_close(mask[0], "attention_mask")
+
+
+@pytest.mark.parametrize("case", cases(GEMMA) + storing(GEMMA_4, "hidden_states"))
 def test_hidden_states_agree_at_valid_positions(case):
     valid = case.inputs["attention_mask"].bool()
-    states = gemma()(case.inputs["input_ids"], case.inputs["attention_mask"])
+    states = gemma(case.folder)(case.inputs["input_ids"], case.inputs["attention_mask"])
     case.assert_close(states[valid], expected_states(case)[valid])
 
 
-@pytest.mark.parametrize("case", cases(CONTEXTS))
+@pytest.mark.parametrize("case", cases(CONTEXTS) + storing(GEMMA_4, "video_context"))
 def test_contexts_agree_from_given_hidden_states(case):
     embed, mask = processor(case.folder), case.inputs["attention_mask"]
     context = embed(expected_states(source(case)), mask)
     assert_contexts(case, context)
+
+
+@pytest.mark.parametrize("case", storing(GEMMA_4, "video_context"))
+def test_contexts_agree_from_token_ids(case):
+    input_ids, mask = case.inputs["input_ids"], case.inputs["attention_mask"]
+    assert_contexts(case, processor(case.folder)(gemma(case.folder)(input_ids, mask), mask))
 
 
 @pytest.mark.parametrize("case", storing(CONTEXTS, "video_features", "audio_features"))
@@ -119,7 +143,7 @@ def test_every_row_of_a_context_is_valid(case):
 @pytest.mark.parametrize("case", with_prompt(CONTEXTS))
 def test_encoder_goes_from_prompts_to_contexts(case):
     options = source(case).options
-    tokenizer = PromptTokenizer(FOLDER / "gemma", length=options["sequence"])
-    encoder = TextEncoder(tokenizer, gemma(), processor(case.folder))
+    tokenizer = files(case.folder).tokenizer(length=options["sequence"])
+    encoder = TextEncoder(tokenizer, gemma(case.folder), processor(case.folder))
     [context] = encoder([options["prompt"]])
     assert_contexts(case, TextContext(video=context.video[None], audio=context.audio[None]))

@@ -1,36 +1,40 @@
-"""Gemma 3 as a text encoder: the hidden states of all layers.
+"""Gemma 3 and Gemma 4 as text encoders: the hidden states of all layers.
 
 Letters: B prompts, L tokens, D width, S hidden states.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import Gemma3Config, Gemma3TextConfig, Gemma3TextModel
 
 from rayreel.errors import CheckpointError
+from rayreel.models.text.tokenizer import PAD_ID
 
-PREFIX = r"^language_model\.model\."
-OTHER_WEIGHTS = [r"^vision_tower\.", r"^multi_modal_projector\.", r"^language_model\.lm_head\."]
+if TYPE_CHECKING:
+    from transformers import Gemma3TextConfig, Gemma3TextModel, Gemma4UnifiedTextModel
 
-
-class _TextModel(Gemma3TextModel):  # type: ignore[no-untyped-call]  # transformers' subclass hook
-    """The language model, told which other weights its folder may hold."""
-
-    _keys_to_ignore_on_load_unexpected = OTHER_WEIGHTS
+TextModel = Union["Gemma3TextModel", "Gemma4UnifiedTextModel"]
 
 
 class Gemma(nn.Module):
     """The inner language model, without a head."""
 
-    def __init__(self, model: Gemma3TextModel) -> None:
+    def __init__(self, model: TextModel, placeholder_ids: tuple[int, ...] = ()) -> None:
+        """Wrap a model.
+
+        Args:
+            model: The language model.
+            placeholder_ids: Tokens that it reads as padding: they stand for other inputs than
+                text, but a prompt can hold them literally.
+        """
         super().__init__()
         self.model = model
+        self.placeholder_ids = placeholder_ids
 
     @property
     def hidden_size(self) -> int:
@@ -58,9 +62,20 @@ class Gemma(nn.Module):
             ``(B, L, D, S)`` in the model's dtype; rows of padding hold arbitrary values.
         """
         output = self.model(
-            input_ids=input_ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+            input_ids=self._readable(input_ids),
+            attention_mask=mask,
+            output_hidden_states=True,
+            use_cache=False,
         )
         return torch.stack(output.hidden_states, dim=-1)
+
+    def _readable(self, input_ids: Tensor) -> Tensor:
+        placeholders = input_ids.new_tensor(self.placeholder_ids)
+        return input_ids.masked_fill(torch.isin(input_ids, placeholders), PAD_ID)
+
+
+PREFIX = r"^language_model\.model\."
+OTHER_WEIGHTS = [r"^vision_tower\.", r"^multi_modal_projector\.", r"^language_model\.lm_head\."]
 
 
 def load_gemma(
@@ -82,6 +97,13 @@ def load_gemma(
     Raises:
         CheckpointError: If the folder holds something else, or its weights do not fit its config.
     """
+    from transformers import Gemma3TextModel  # noqa: PLC0415 - slow
+
+    class _TextModel(Gemma3TextModel):  # type: ignore[no-untyped-call]  # the subclass hook
+        """The language model, told which other weights its folder may hold."""
+
+        _keys_to_ignore_on_load_unexpected = OTHER_WEIGHTS
+
     config = gemma_config(folder)
     try:
         # Declared to return the model alone.
@@ -103,12 +125,14 @@ def load_gemma(
     return Gemma(model.requires_grad_(False).eval())
 
 
-def gemma_config(folder: Path) -> Gemma3TextConfig:
+def gemma_config(folder: Path) -> "Gemma3TextConfig":
     """Architecture of the language model of a Gemma 3 folder.
 
     Raises:
         CheckpointError: If the folder holds something else.
     """
+    from transformers import Gemma3Config, Gemma3TextConfig  # noqa: PLC0415 - slow
+
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"Gemma folder {folder} has no config.json")

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from rayreel.models.text.tokenizer import BOS_ID
 from rayreel.types import seeded_generator
@@ -138,6 +137,9 @@ def _shapes() -> dict[str, torch.Size]:
 
     The head is tied to the embedding and not stored.
     """
+    # Those who only load the tiny model shall not wait for it.
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration  # noqa: PLC0415 - slow
+
     with torch.device("meta"):
         model = Gemma3ForConditionalGeneration(Gemma3Config.from_dict(CONFIG))
     official = {

@@ -24,23 +24,28 @@ class PromptTokenizer:
     brings its own rules for splitting text.
     """
 
-    def __init__(self, folder: Path, *, length: int = PROMPT_TOKENS) -> None:
-        """Read the tokenizer of a Gemma folder.
+    def __init__(
+        self, source: Path, text: str | None = None, *, length: int = PROMPT_TOKENS
+    ) -> None:
+        """Read the tokenizer of a text encoder.
 
         Args:
-            folder: Holds ``tokenizer.json``.
+            source: Folder that holds ``tokenizer.json``, or the packed file that ``text`` is from.
+            text: Content of ``tokenizer.json``, where it is not a file of its own.
             length: Tokens of every encoded prompt; a multiple of the connectors' registers.
 
         Raises:
             CheckpointError: If the file is missing or is not a tokenizer.
         """
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise CheckpointError(f"Gemma folder {folder} has no tokenizer.json")
+        if text is None:
+            folder, source = source, source / "tokenizer.json"
+            if not source.is_file():
+                raise CheckpointError(f"text encoder {folder} has no tokenizer.json")
+            text = source.read_text(encoding="utf-8")
         try:
-            self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+            self._tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the library has no narrower class for a broken file
-            raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
+            raise CheckpointError(f"tokenizer of {source} is not one: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.length = length

@@ -1,0 +1,194 @@
+"""The text encoder's files: a folder as Hugging Face keeps it, or one packed file."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rayreel.checkpoints import keys
+from rayreel.checkpoints.builder import build, check_fit, construct
+from rayreel.checkpoints.reader import WeightFile
+from rayreel.errors import CheckpointError
+from rayreel.models.text.gemma import Gemma
+from rayreel.models.text.tokenizer import PROMPT_TOKENS, PromptTokenizer
+
+if TYPE_CHECKING:
+    from rayreel.models.text.language_models import GemmaConfig
+
+GEMMA_3 = "gemma3"
+GEMMA_4 = "gemma4_unified"
+
+# The language model's weights, and what may lie beside them; the last rule keeps the name of
+# anything else, so that it is told as unexpected.
+_INNER = "model."
+_LAYOUTS: dict[str, keys.Rules] = {
+    GEMMA_3: (
+        ("language_model.model.", _INNER),
+        ("language_model.lm_head.", None),
+        ("vision_tower.", None),
+        ("multi_modal_projector.", None),
+        ("", ""),
+    ),
+    GEMMA_4: (
+        ("model.language_model.", _INNER),
+        ("model.vision_embedder.", None),
+        ("model.embed_vision.", None),
+        ("model.embed_audio.", None),
+        ("model.", _INNER),
+        ("lm_head.", None),
+        ("vision_model.", None),
+        ("multi_modal_projector.", None),
+        ("audio_projector.", None),
+        ("text_embedding_projection.", None),
+        ("tokenizer_json", None),
+        ("hf_asset__", None),
+        ("", ""),
+    ),
+}
+
+
+class TextEncoderFiles:
+    """An opened text encoder: its configuration and headers; weights when they are asked for.
+
+    Attributes:
+        path: Folder with ``config.json``, ``tokenizer.json`` and the weights in one safetensors
+            file or in shards; or one safetensors file with all of it inside.
+        weights: All tensors, those of other inputs than text included.
+        values: Content of ``config.json``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it; which language model it holds is not judged here.
+
+        Raises:
+            CheckpointError: If files are missing or broken.
+        """
+        self.path = path
+        if path.is_dir():
+            file = path / "config.json"
+            self.values = _json_object(_read(file), str(file))
+            self.weights = WeightFile(_weights_of(path))
+        else:
+            self.weights = WeightFile(path)
+            text = self.weights.metadata.get("gemma_config")
+            if text is None:
+                raise CheckpointError(
+                    f"{path} is not a packed text encoder: its metadata has no 'gemma_config'"
+                )
+            self.values = _json_object(text, f"{path}: metadata 'gemma_config'")
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is one file, which holds the projection of the text features too."""
+        return self.weights.path == self.path
+
+    @property
+    def model_type(self) -> str:
+        """The kind of language model, in Hugging Face's spelling; empty where none is stated."""
+        return str(self.values.get("model_type", ""))
+
+    @property
+    def gemma_version(self) -> str | None:
+        """Version that transformers name as the one they were trained with."""
+        version = self.values.get("gemma_version")
+        return None if version is None else str(version)
+
+    @cached_property
+    def config(self) -> "GemmaConfig":
+        """Architecture of the language model; raises ``CheckpointError`` if it is not known."""
+        from rayreel.models.text.language_models import parse_config  # noqa: PLC0415 - slow
+
+        try:
+            return parse_config(self.values)
+        except ValueError as error:
+            raise CheckpointError(f"text encoder {self.path}: {error}") from error
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return int(self._text.hidden_size)
+
+    @property
+    def num_hidden_states(self) -> int:
+        """Hidden states per token: the embedding and the output of every layer."""
+        return int(self._text.num_hidden_layers) + 1
+
+    def tokenizer(self, *, length: int = PROMPT_TOKENS) -> PromptTokenizer:
+        """The tokenizer; raises ``CheckpointError`` if there is none."""
+        if not self.packed:
+            return PromptTokenizer(self.path, length=length)
+        if "tokenizer_json" not in self.weights.names:
+            raise CheckpointError(f"{self.path} has no tensor 'tokenizer_json'")
+        # Bytes of a text file, whatever integers a tool declares them to be.
+        text = self.weights.tensor("tokenizer_json").numpy().tobytes().decode(errors="replace")
+        return PromptTokenizer(self.path, text, length=length)
+
+    def check(self) -> None:
+        """Compare the weights with the configuration by names and shapes, and try the tokenizer.
+
+        Raises:
+            CheckpointError: If something is missing, unexpected or misshapen.
+        """
+        model = construct(self._make, source=str(self.path))
+        given = {new: self.weights.shape(old) for new, old in self._names.items()}
+        check_fit(model, given, source=str(self.path))
+        self.tokenizer()
+
+    def load(self, *, device: torch.device | str, dtype: torch.dtype) -> Gemma:
+        """The language model, its weights mapped from the files where nothing has to be cast.
+
+        Args:
+            device: Where the weights go.
+            dtype: What they are cast to.
+
+        Raises:
+            CheckpointError: If weights are missing, unexpected or misshapen.
+        """
+        tensors = {new: self.weights.tensor(old) for new, old in self._names.items()}
+        gemma = build(self._make, tensors, device=device, dtype=dtype, source=str(self.path))
+        # Buffers that the files do not hold are still where they were made.
+        return gemma.to(device)
+
+    def _make(self) -> Gemma:
+        from rayreel.models.text.language_models import make_gemma  # noqa: PLC0415 - slow
+
+        return make_gemma(self.config)
+
+    @property
+    def _text(self) -> Any:  # noqa: ANN401 - transformers declares it as a dict too
+        return self.config.text_config
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Tensor names by parameter name."""
+        rules = _LAYOUTS[self.config.model_type]
+        return {
+            new: old for old in self.weights.names if (new := keys.rename(old, rules)) is not None
+        }
+
+
+def _weights_of(folder: Path) -> Path:
+    """The weights of a folder: one file, or the index of a sharded one."""
+    names = ("model.safetensors", "model.safetensors.index.json")
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"text encoder {folder} has neither {' nor '.join(names)}")
+
+
+def _read(file: Path) -> str:
+    if not file.is_file():
+        raise CheckpointError(f"text encoder {file.parent} has no {file.name}")
+    return file.read_text(encoding="utf-8")
+
+
+def _json_object(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{source} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{source} is not a JSON object")
+    return values

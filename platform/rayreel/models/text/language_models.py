@@ -1,0 +1,81 @@
+"""The language models that prompts are read with, as transformers has them.
+
+A module of its own because importing transformers takes seconds, which only those who encode text
+or check its weights shall spend.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    Gemma3Config,
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedTextConfig,
+    Gemma4UnifiedTextModel,
+)
+
+from rayreel.models.text.gemma import Gemma, TextModel
+
+# Of the whole model, with the parts for other inputs than text.
+GemmaConfig = Gemma3Config | Gemma4UnifiedConfig
+
+_KINDS: dict[str, type[GemmaConfig]] = {
+    config.model_type: config for config in (Gemma3Config, Gemma4UnifiedConfig)
+}
+
+
+def parse_config(values: Mapping[str, Any]) -> GemmaConfig:
+    """Architecture as a Hugging Face ``config.json`` states it.
+
+    Args:
+        values: Its content, ``model_type`` included.
+
+    Raises:
+        ValueError: If it is not a Gemma that is known here.
+    """
+    model_type = values.get("model_type")
+    if model_type not in _KINDS:
+        raise ValueError(f"model_type={model_type!r}, expected one of {sorted(_KINDS)}")
+    try:
+        # A copy: from_dict fills in what it finds missing.
+        return _KINDS[model_type].from_dict(copy.deepcopy(dict(values)))
+    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ValueError(f"not a configuration of {model_type}: {error}") from error
+
+
+def make_gemma(config: GemmaConfig) -> Gemma:
+    """Build a language model, perhaps on the meta device.
+
+    Buffers that weight files do not hold are real even then.
+    """
+    text = config.text_config
+    if isinstance(text, Gemma4UnifiedTextConfig):
+        model: TextModel = Gemma4UnifiedTextModel(text)
+    else:
+        assert isinstance(text, Gemma3TextConfig), "parse_config makes no others"
+        model = Gemma3TextModel(text)
+    _restore_buffers(model)
+    return Gemma(model, placeholder_ids=_placeholder_ids(config))
+
+
+def _restore_buffers(model: Any) -> None:  # noqa: ANN401 - alike in both, but not by type
+    """Make the two kinds of buffers that no weights would ever take off the meta device."""
+    with torch.device("cpu"):
+        model.rotary_emb = type(model.rotary_emb)(model.config)
+        model.embed_tokens.embed_scale = torch.tensor(model.embed_tokens.scalar_embed_scale)
+
+
+def _placeholder_ids(config: GemmaConfig) -> tuple[int, ...]:
+    """Tokens that stand for an image, a video or a sound.
+
+    Gemma 3 has some too, but embeds them when they are typed.
+    """
+    if isinstance(config, Gemma3Config):
+        return ()
+    ids = (config.image_token_id, config.video_token_id, config.audio_token_id)
+    return tuple(i for i in ids if i is not None)
