@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rayreel.models.streaming import ALIGNMENT, BlockStreamer, stream_blocks
-from rayreel.models.text.gemma import load_gemma
-from rayreel.models.text.tiny import write_tiny_gemma
+from rayreel.models.text import tiny
+from rayreel.models.text.language_models import make_gemma, parse_config
+from tests.checkpoints import packed
 from tests.models.tiny import sine_transformer, tiny_config, tiny_streams
 
 CPU = torch.device("cpu")
@@ -104,13 +105,15 @@ def test_the_transformer_streams_in_inference_mode(generation):
             assert torch.equal(ours, theirs)
 
 
-def test_gemma_streams_and_still_returns_the_states_of_all_layers(tmp_path):
-    write_tiny_gemma(tmp_path, seed=0)
-    gemma = load_gemma(tmp_path)
+@pytest.mark.parametrize("values", [tiny.CONFIG, packed.CONFIG], ids=["gemma3", "gemma4"])
+def test_a_language_model_streams_and_returns_the_states_of_all_layers(values):
+    torch.manual_seed(0)
+    gemma = make_gemma(parse_config(values)).requires_grad_(False).eval()
     ids = torch.arange(2, 18).reshape(2, 8)
-    expected = gemma(ids, torch.ones_like(ids))
+    mask = (ids > 4).long()
+    expected = gemma(ids, mask)
     with stream_blocks(gemma, gemma.model.layers, CPU, pin=False):
-        assert torch.equal(gemma(ids, torch.ones_like(ids)), expected)
+        assert torch.equal(gemma(ids, mask), expected)
     assert gemma.device == CPU
 
 
