@@ -13,7 +13,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Literal, ParamSpec
 
 import typer
 import yaml
@@ -116,11 +116,14 @@ def render_command(
 
 
 @app.command(
-    "tiny", epilog=_example("rayreel tiny tiny", "rayreel inspect tiny/ltx-2-tiny.safetensors")
+    "tiny", epilog=_example("rayreel tiny tiny", "rayreel render manifests/demo.jsonl --model tiny/")
 )
 @_exits
 def tiny_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to write the files")],
+    generation: Annotated[
+        Literal["2.0", "2.3"], typer.Option("--generation", help="architecture of the networks")
+    ] = "2.0",
 ) -> int:
     """Write the tiny model in the layout of the official files.
 
@@ -129,7 +132,7 @@ def tiny_command(
     from rayreel.checkpoints.tiny import write_tiny
 
     try:
-        model = write_tiny(folder.absolute())
+        model = write_tiny(folder.absolute(), generation)
     except OSError as error:
         raise SpecError(f"cannot write the tiny model to {folder}: {error}") from error
     section = {"model": model.model_dump(exclude_defaults=True)}

@@ -2,14 +2,16 @@
 
 import json
 import shutil
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.jobs import AdapterSpec
+from rayreel.config.request import ModelFile
+from rayreel.errors import CheckpointError
 
-FIELDS = ("checkpoint", "gemma", "upsampler", "loras", "distilled_lora")
+FIELDS = get_args(ModelFile)
 
 
 def identity(model, **changed) -> str:
@@ -60,6 +62,7 @@ def test_every_file_and_every_strength_counts(tiny_model, rewritten):
         {"loras": (adapter,)},
         {"loras": (adapter, adapter)},
         {"loras": (AdapterSpec(path=adapter.path, strength=0.5),)},
+        {"quantization": "fp8_cast"},
     ]
     identities = [identity(tiny_model, **change) for change in changes]
     assert len(set(identities)) == len(changes)
@@ -67,6 +70,27 @@ def test_every_file_and_every_strength_counts(tiny_model, rewritten):
 
 def test_files_that_are_not_asked_for_do_not_count(tiny_model):
     bare = ModelFiles(tiny_model.model_copy(update={"upsampler": None, "distilled_lora": None}))
-    fields = ("gemma", "checkpoint", "loras")
+    fields = ("gemma", "transformer", "loras")
     assert bare.fingerprint(fields) == ModelFiles(tiny_model).fingerprint(fields)
     assert bare.fingerprint(fields) == bare.fingerprint(fields[::-1])
+
+
+def test_a_set_has_one_identity_however_the_spec_names_its_files(tiny_model):
+    path = tiny_model.checkpoint
+    fields = dict.fromkeys(("transformer", "video_vae", "audio_vae"), path)
+    assert identity(tiny_model, checkpoint=None, **fields) == identity(tiny_model)
+
+
+def test_a_component_s_own_file_wins_over_the_checkpoint(tiny_model, rewritten):
+    other = str(rewritten(tiny_model.checkpoint, model_version="2.5.0"))
+    files = ModelFiles(tiny_model.model_copy(update={"video_vae": other}))
+    assert str(files.video_vae_file.path) == other
+    assert str(files.audio_vae_file.path) == tiny_model.checkpoint
+    assert (files.defaults.steps, files.defaults.image_crf) == (40, 18)
+
+
+def test_a_missing_component_names_the_field(tiny_model):
+    fields = {"checkpoint": None, "transformer": tiny_model.checkpoint}
+    files = ModelFiles(tiny_model.model_copy(update=fields))
+    with pytest.raises(CheckpointError, match=r"names no video_vae; set model\.video_vae"):
+        _ = files.video_vae

@@ -13,7 +13,7 @@ from rayreel.cli import app
 
 COMMANDS = {
     "render": {"--output", "-o", "--set", "--model", "--dry-run", "--help"},
-    "tiny": {"--help"},
+    "tiny": {"--generation", "--help"},
     "inspect": {"--help"},
 }
 REPOSITORY = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import yaml
 
 from rayreel.config.jobs import AdapterSpec, ModelSpec
 from rayreel.errors import SpecError
-from rayreel.runs.spec import read_render_spec
+from rayreel.runs.spec import read_model, read_render_spec
 
 MODEL = {
     "checkpoint": "weights/a.safetensors",
@@ -105,3 +105,64 @@ def test_a_resolved_spec_reads_back_as_itself(folder):
     again = folder / "resolved.yaml"
     again.write_text(json.dumps(spec.model_dump(mode="json")), "utf-8")
     assert read_render_spec(str(again)) == spec
+
+
+@pytest.fixture
+def model_spec(folder):
+    """A model spec in a folder of its own, with weights that are named from elsewhere."""
+    path = folder / "models" / "set.yaml"
+    path.parent.mkdir()
+    fields = {
+        "model": {"folder": "../weights", "checkpoint": "a.safetensors", "gemma": "gemma"},
+        "defaults": {"pipeline": "one_stage", "steps": 3},
+        "placement": "split",
+        "stages": {"text": {"gpus": 0.5}},
+    }
+    path.write_text(yaml.safe_dump(fields), "utf-8")
+    return path
+
+
+WEIGHTS = "weights/a.safetensors"
+
+
+def test_a_model_spec_brings_model_resources_and_defaults(folder, model_spec):
+    job = write(folder, defaults={"steps": 5}, stages={"decode": {"gpus": 0}})
+    spec = read_render_spec(job, model=str(model_spec))
+    assert isinstance(spec.model, ModelSpec)
+    assert Path(spec.model.checkpoint or "").resolve() == folder / WEIGHTS
+    assert (spec.defaults.pipeline, spec.defaults.steps) == ("one_stage", 5)
+    assert (spec.stage("text").gpus, spec.stage("decode").gpus) == (0.5, 0)
+
+
+def test_a_job_can_name_its_model_spec(folder, model_spec):
+    spec = read_render_spec(write(folder, model="models/set.yaml"))
+    assert isinstance(spec.model, ModelSpec)
+    assert Path(spec.model.gemma).resolve() == folder / "weights" / "gemma"
+
+
+def test_the_model_option_wins_over_the_job_s_model(folder, model_spec):
+    assert read_render_spec(write(folder, model=MODEL), model="tiny").model == "tiny"
+
+
+def test_a_model_spec_can_be_pointed_at_a_folder(folder, model_spec):
+    setup = read_model(str(model_spec), ["model.folder=/elsewhere"])
+    assert isinstance(setup.model, ModelSpec)
+    assert setup.model.checkpoint == "/elsewhere/a.safetensors"
+
+
+def test_a_render_spec_serves_as_a_model_spec(folder):
+    assert read_model(write(folder, model="tiny", output="runs/a")).model == "tiny"
+
+
+def test_a_typing_error_in_a_model_spec_is_named(folder, model_spec):
+    model_spec.write_text("model: tiny\nplacment: split\n", "utf-8")
+    with pytest.raises(SpecError, match="'placment': unknown; nearest is 'placement'"):
+        read_render_spec(write(folder), model=str(model_spec))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a.safetensors"])
+def test_a_model_that_is_nothing_known_is_refused(folder, name):
+    with pytest.raises(
+        SpecError, match="expected 'tiny', a folder of weight files or a model spec"
+    ):
+        read_render_spec(write(folder), model=name)

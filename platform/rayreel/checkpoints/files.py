@@ -46,6 +46,7 @@ class ModelFiles:
         """
         self.spec = spec
         self._opened: dict[str, WeightFile] = {}
+        self._hashes: dict[Path, str] = {}
         self.transformer_file = self._component("transformer", "checkpoint")
         self.gemma = Path(spec.gemma)
         self.upsampler_file = self._open(spec.upsampler) if spec.upsampler else None
@@ -152,19 +153,42 @@ class ModelFiles:
         return {field: self._fingerprint(field) for field in get_args(ModelFile)}
 
     def _fingerprint(self, field: ModelFile) -> str:
-        value = getattr(self.spec, field)
-        match value:
-            case None:
-                return ""
-            case AdapterSpec():
-                return _identity(value)
-            case tuple():
-                return ",".join(map(_identity, value))
-            case _ if field == "gemma" and self.gemma.is_dir():
-                return fingerprint_folder(self.gemma)
-            case _ if field == "quantization":
-                return str(value)
-        return fingerprint_file(Path(value))
+        spec = self.spec
+        match field:
+            case "gemma":
+                folder = self.gemma.is_dir()
+                return fingerprint_folder(self.gemma) if folder else self._hash(self.gemma)
+            case "loras":
+                return ",".join(map(self._identity, spec.loras))
+            case "distilled_lora":
+                return self._identity(spec.distilled_lora) if spec.distilled_lora else ""
+            case "quantization":
+                return spec.quantization
+        return ",".join(self._hash(part) for part in self._parts(field))
+
+    def _parts(self, field: ModelFile) -> tuple[Path, ...]:
+        """Files that a component is read from, wherever the spec names them."""
+        silent = self.transformer.streams == "video"
+        match field:
+            case "transformer":
+                return self.transformer_file.parts
+            case "text_projection":
+                return self.text_file.parts
+            case "video_vae":
+                return self.video_vae_file.parts
+            case "audio_vae":
+                return () if silent else self.audio_vae_file.parts
+            case "vocoder":
+                return () if silent else self.vocoder_file.parts
+        return self.upsampler_file.parts if self.upsampler_file else ()
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = fingerprint_file(path)
+        return self._hashes[path]
+
+    def _identity(self, adapter: AdapterSpec) -> str:
+        return f"{self._hash(Path(adapter.path))}*{adapter.strength!r}"
 
     def _component(self, *fields: ModelFile) -> WeightFile:
         """The first file that the spec names for a component."""
@@ -181,7 +205,3 @@ class ModelFiles:
 
     def _adapter(self, spec: AdapterSpec) -> Adapter:
         return Adapter(self._open(spec.path), spec.strength)
-
-
-def _identity(spec: AdapterSpec) -> str:
-    return f"{fingerprint_file(Path(spec.path))}*{spec.strength!r}"

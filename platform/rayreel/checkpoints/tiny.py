@@ -3,10 +3,11 @@
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -22,41 +23,93 @@ from rayreel.config.model import (
     VideoVAEConfig,
     VocoderConfig,
 )
-from rayreel.config.presets import TINY_CONFIG, TINY_UPSAMPLER_CONFIG
+from rayreel.config.presets import (
+    TINY_CONFIG,
+    TINY_CONFIG_2_3,
+    TINY_UPSAMPLER_CONFIG,
+    TINY_UPSAMPLER_CONFIG_2_3,
+)
 from rayreel.errors import CheckpointError
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
+from rayreel.models.audio_vae.mel import mel_filterbank
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
-from rayreel.models.vocoder import make_vocoder
+from rayreel.models.vocoder import BandwidthExtendedVocoder, make_vocoder
+from rayreel.models.vocoder.bandwidth import CausalMel
 from rayreel.types import seeded_generator
+
+GenerationName = Literal["2.0", "2.3"]
+Spreads = Mapping[str, tuple[float, int]]
 
 _SEED = 0
 _LORA_RANK = 4
 # Part of the cached folder's name: another number whenever the weights change.
 _EDITION = 2
 
-# Layers of the video decoder that spread channels over space: gain, and channels per pixel.
-_SPREADS = {
-    **{f"vae.decoder.up_blocks.{block}.conv.conv.weight": (4, 8) for block in (1, 3, 5)},
-    "vae.decoder.conv_out.conv.weight": (0.6, 16),
+_GEMMA = "gemma-3-tiny"
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """What the tiny sets of the generations differ in.
+
+    Attributes:
+        name: Start of the file names.
+        version: ``model_version`` of the checkpoint.
+        config: Architecture of the checkpoint.
+        upsampler: Architecture of the upsampler.
+        spreads: Blocks of the video decoder that spread channels over space or time: channels that
+            become one position.
+    """
+
+    name: str
+    version: str
+    config: dict[str, Any]
+    upsampler: dict[str, Any]
+    spreads: dict[int, int]
+
+    @property
+    def checkpoint(self) -> str:
+        return f"{self.name}.safetensors"
+
+    @property
+    def upscaler(self) -> str:
+        return f"{self.name}-spatial-upscaler-x2.safetensors"
+
+    @property
+    def lora(self) -> str:
+        return f"{self.name}-distilled-lora.safetensors"
+
+
+GENERATIONS: dict[GenerationName, _Generation] = {
+    "2.0": _Generation(
+        name="ltx-2-tiny",
+        version="2.0.0",
+        config=TINY_CONFIG,
+        upsampler=TINY_UPSAMPLER_CONFIG,
+        spreads={1: 8, 3: 8, 5: 8},
+    ),
+    "2.3": _Generation(
+        name="ltx-2.3-tiny",
+        version="2.3.0",
+        config=TINY_CONFIG_2_3,
+        upsampler=TINY_UPSAMPLER_CONFIG_2_3,
+        spreads={1: 8, 3: 8, 5: 2, 7: 4},
+    ),
 }
 
-_CHECKPOINT = "ltx-2-tiny.safetensors"
-_GEMMA = "gemma-3-tiny"
-_UPSAMPLER = "ltx-2-tiny-spatial-upscaler-x2.safetensors"
-_LORA = "ltx-2-tiny-distilled-lora.safetensors"
 
-
-def tiny_spec(folder: Path) -> ModelSpec:
+def tiny_spec(folder: Path, generation: GenerationName = "2.0") -> ModelSpec:
     """The files that ``write_tiny`` puts into a folder, as a model spec."""
+    tiny = GENERATIONS[generation]
     return ModelSpec(
-        checkpoint=str(folder / _CHECKPOINT),
+        checkpoint=str(folder / tiny.checkpoint),
         gemma=str(folder / _GEMMA),
-        upsampler=str(folder / _UPSAMPLER),
-        distilled_lora=AdapterSpec(path=str(folder / _LORA)),
+        upsampler=str(folder / tiny.upscaler),
+        distilled_lora=AdapterSpec(path=str(folder / tiny.lora)),
     )
 
 
@@ -97,23 +150,29 @@ def _write_once(folder: Path) -> None:
                 raise
 
 
-def write_tiny(folder: Path) -> ModelSpec:
+def write_tiny(folder: Path, generation: GenerationName = "2.0") -> ModelSpec:
     """Write the whole set: checkpoint, Gemma folder, upsampler and distilled LoRA.
 
     Args:
         folder: Made if it is not there; files of the same names are replaced. The bytes are the
             same each time.
+        generation: Architecture of the networks.
 
     Returns:
         The files, as a spec names them.
     """
+    tiny = GENERATIONS[generation]
+    config = tiny.config
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_gemma(folder / _GEMMA, _SEED)
     gemma = json.loads((folder / _GEMMA / "config.json").read_text("utf-8"))["text_config"]
-    text = TextConfig.model_validate(TINY_CONFIG["transformer"])
-    vae = VideoVAEConfig.model_validate(TINY_CONFIG["vae"])
-    audio = AudioVAEConfig.model_validate(TINY_CONFIG["audio_vae"])
-    transformer = Transformer(TransformerConfig.model_validate(TINY_CONFIG["transformer"]))
+    text = TextConfig.model_validate(config["transformer"])
+    vae = VideoVAEConfig.model_validate(config["vae"])
+    audio = AudioVAEConfig.model_validate(config["audio_vae"])
+    transformer = Transformer(TransformerConfig.model_validate(config["transformer"]))
+    vocoder = make_vocoder(VocoderConfig.model_validate(config["vocoder"]))
+    if isinstance(vocoder, BandwidthExtendedVocoder):
+        _fill_bases(vocoder.mel_stft)
     parts: Iterable[tuple[nn.Module, keys.Rules]] = (
         (transformer, keys.TRANSFORMER),
         (
@@ -128,24 +187,46 @@ def write_tiny(folder: Path) -> ModelSpec:
         (VideoDecoder(vae), keys.VIDEO_DECODER),
         (AudioEncoder(audio), keys.AUDIO_ENCODER),
         (AudioDecoder(audio), keys.AUDIO_DECODER),
-        (make_vocoder(VocoderConfig.model_validate(TINY_CONFIG["vocoder"])), keys.VOCODER),
+        (vocoder, keys.VOCODER),
     )
+    # Layers of the video decoder that spread channels over space: gain, and channels per pixel.
+    spreads = {
+        f"vae.decoder.up_blocks.{block}.conv.conv.weight": (4.0, size)
+        for block, size in tiny.spreads.items()
+    }
+    spreads["vae.decoder.conv_out.conv.weight"] = (0.6, 16)
     tensors: dict[str, Tensor] = {}
     for module, rules in parts:
-        tensors |= _weights(module, rules)
+        tensors |= _weights(module, rules, spreads)
     _save(
-        folder / _CHECKPOINT,
+        folder / tiny.checkpoint,
         tensors,
-        {"config": json.dumps(TINY_CONFIG), "model_version": "2.0.0", "format": "pt"},
+        {"config": json.dumps(config), "model_version": tiny.version, "format": "pt"},
     )
-    upsampler = LatentUpsampler(UpsamplerConfig.model_validate(TINY_UPSAMPLER_CONFIG))
+    upsampler = LatentUpsampler(UpsamplerConfig.model_validate(tiny.upsampler))
     _save(
-        folder / _UPSAMPLER,
-        _weights(upsampler, keys.UPSAMPLER),
-        {"config": json.dumps(TINY_UPSAMPLER_CONFIG), "format": "pt"},
+        folder / tiny.upscaler,
+        _weights(upsampler, keys.UPSAMPLER, {}),
+        {"config": json.dumps(tiny.upsampler), "format": "pt"},
     )
-    _save(folder / _LORA, _lora(transformer), {"format": "pt"})
-    return tiny_spec(folder)
+    _save(folder / tiny.lora, _lora(transformer), {"format": "pt"})
+    return tiny_spec(folder, generation)
+
+
+def _fill_bases(mel: CausalMel) -> None:
+    """Windowed Fourier bases and mel filters, which published files store."""
+    n_fft = mel.stft_fn.forward_basis.shape[-1]
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    spectrum = torch.fft.rfft(torch.eye(n_fft, dtype=torch.float64)).T * window
+    bases = torch.cat((spectrum.real, spectrum.imag))[:, None]
+    mel.stft_fn.forward_basis = bases.float()
+    mel.mel_basis = mel_filterbank(
+        bins=mel.mel_basis.shape[0],
+        frequencies=n_fft // 2 + 1,
+        sample_rate_hz=16000,
+        min_hz=0,
+        max_hz=8000,
+    ).T.float()
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -158,19 +239,19 @@ def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> N
     path.write_bytes(len(header).to_bytes(8, "little") + header + data[start:])
 
 
-def _weights(module: nn.Module, rules: keys.Rules) -> dict[str, Tensor]:
+def _weights(module: nn.Module, rules: keys.Rules, spreads: Spreads) -> dict[str, Tensor]:
     """Parameters drawn anew, buffers as the module made them, under the names of the file."""
     state = {keys.file_name(name, rules): buffer for name, buffer in module.named_buffers()}
     for name, parameter in module.named_parameters():
         key = keys.file_name(name, rules)
-        state[key] = _draw(key, parameter.shape)
+        state[key] = _draw(key, parameter.shape, spreads.get(key))
     return {
         key: tensor.to(torch.float32 if "scale_shift_table" in key else torch.bfloat16).contiguous()
         for key, tensor in state.items()
     }
 
 
-def _draw(name: str, shape: torch.Size) -> Tensor:
+def _draw(name: str, shape: torch.Size, spread: tuple[float, int] | None) -> Tensor:
     """Values that keep signals at unit size: fan-in scaled weights, norms near 1, small biases."""
     noise = torch.randn(shape, generator=seeded_generator(_SEED, name))
     if "norm" in name and name.endswith("weight"):
@@ -182,7 +263,7 @@ def _draw(name: str, shape: torch.Size) -> Tensor:
     # Transposed convolutions keep their input width first, and each output sees k / stride taps.
     fan_in = shape[0] * 2 if ".ups." in name else math.prod(shape[1:])
     noise = noise / math.sqrt(fan_in)
-    if spread := _SPREADS.get(name):
+    if spread:
         # Neighbouring pixels come from neighbouring channels: equal ones make patches, not noise.
         gain, size = spread
         return gain * noise[::size].repeat_interleave(size, dim=0)

@@ -181,3 +181,70 @@ TINY_UPSAMPLER_CONFIG: dict[str, Any] = {
     "spatial_scale": 2.0,
     "rational_resampler": True,
 }
+
+# The same cut of the 2.3 architecture: gated attention, modulated text, one projection and a wider
+# connector for each stream, other blocks and borders of the VAE, a vocoder in two parts.
+_AMP: dict[str, Any] = {
+    "resblock": "AMP1",
+    "activation": "snakebeta",
+    "use_tanh_at_final": False,
+    "use_bias_at_final": False,
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+    "stereo": True,
+}
+TINY_CONFIG_2_3: dict[str, Any] = {
+    **TINY_CONFIG,
+    "transformer": {
+        **TINY_CONFIG["transformer"],
+        "apply_gated_attention": True,
+        "cross_attention_adaln": True,
+        "caption_proj_before_connector": True,
+        "caption_projection_first_linear": False,
+        "caption_proj_input_norm": False,
+        "caption_projection_second_linear": False,
+        "connector_num_attention_heads": 4,
+        "connector_attention_head_dim": 32,
+        "audio_connector_num_attention_heads": 4,
+        "audio_connector_attention_head_dim": 16,
+        "connector_apply_gated_attention": True,
+    },
+    "vae": {
+        **TINY_CONFIG["vae"],
+        "spatial_padding_mode": "zeros",
+        "decoder_blocks": [
+            ["res_x", {"num_layers": 1}],
+            ["compress_space", {"multiplier": 2}],
+            ["res_x", {"num_layers": 1}],
+            ["compress_time", {"multiplier": 2}],
+            ["res_x", {"num_layers": 1}],
+            ["compress_all", {"multiplier": 1}],
+            ["res_x", {"num_layers": 1}],
+            ["compress_all", {"multiplier": 2}],
+            ["res_x", {"num_layers": 1}],
+        ],
+    },
+    "vocoder": {
+        "vocoder": {
+            **_AMP,
+            "upsample_initial_channel": 64,
+            "upsample_rates": [5, 2, 2, 2, 2, 2],
+            "upsample_kernel_sizes": [11, 4, 4, 4, 4, 4],
+            "output_sampling_rate": 16000,
+        },
+        "bwe": {
+            **_AMP,
+            "upsample_initial_channel": 32,
+            "upsample_rates": [6, 5, 2, 2, 2],
+            "upsample_kernel_sizes": [12, 11, 4, 4, 4],
+            "input_sampling_rate": 16000,
+            "output_sampling_rate": 48000,
+            "hop_length": 80,
+            "n_fft": 512,
+            "win_size": 512,
+            "num_mels": 64,
+        },
+    },
+}
+
+TINY_UPSAMPLER_CONFIG_2_3: dict[str, Any] = {**TINY_UPSAMPLER_CONFIG, "rational_resampler": False}

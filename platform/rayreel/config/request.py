@@ -12,7 +12,6 @@ from rayreel.config.sampling import Guidance
 PipelineName = Literal["one_stage", "two_stage", "distilled"]
 
 ModelFile = Literal[
-    "checkpoint",
     "transformer",
     "text_projection",
     "video_vae",
@@ -24,11 +23,10 @@ ModelFile = Literal[
     "loras",
     "quantization",
 ]
-"""Field of the model spec that changes results."""
+"""Field of the model spec that changes results; a checkpoint counts as the components in it."""
 
 # What every pipeline reads.
 _BASE: tuple[ModelFile, ...] = (
-    "checkpoint",
     "transformer",
     "text_projection",
     "video_vae",

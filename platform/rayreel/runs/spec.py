@@ -101,7 +101,17 @@ def _with_model(values: dict[str, Any], base: Path, name: str | None) -> dict[st
     if isinstance(model := setup.get("model"), dict):
         folder = path.parent / Path(str(model.get("folder") or "")).expanduser()
         setup["model"] = {**model, "folder": str(folder.absolute())}
-    return {**setup, **{key: value for key, value in values.items() if key != "model"}}
+    return _merged(setup, {key: value for key, value in values.items() if key != "model"})
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings, nested ones merged as well; ``over`` wins."""
+    both = {
+        key: _merged(under[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(under.get(key), dict)
+    }
+    return {**under, **over, **both}
 
 
 def _located(model: Any, base: Path) -> Any:  # noqa: ANN401 - a literal or a spec

@@ -1,0 +1,113 @@
+"""The tiny weights in every layout that published sets have."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rayreel.checkpoints.tiny import write_tiny
+from rayreel.config.jobs import ModelSpec
+
+DIT = "model.diffusion_model."
+
+
+def one_file(folder: Path) -> ModelSpec:
+    """The 2.0 set as it is published."""
+    return write_tiny(folder)
+
+
+def generation_2_3(folder: Path) -> ModelSpec:
+    """The 2.3 set."""
+    return write_tiny(folder, "2.3")
+
+
+def component_files(folder: Path) -> ModelSpec:
+    """One file for each component, the video VAE's without its prefix, as 2.5 is published."""
+    spec = write_tiny(folder)
+    tensors, metadata = contents(spec)
+    parts: dict[str, tuple[str, tuple[str, ...]]] = {
+        "transformer": ("diffusion_models", (DIT,)),
+        "text_projection": ("text_encoders", ("text_embedding_projection.",)),
+        "video_vae": ("vae", ("vae.",)),
+        "audio_vae": ("vae", ("audio_vae.", "vocoder.")),
+    }
+    fields = {}
+    for field, (subfolder, prefixes) in parts.items():
+        path = folder / subfolder / f"{field}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        own = {n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith(prefixes)}
+        save_file(own, path, metadata)
+        fields[field] = str(path)
+    return _without_checkpoint(spec, **fields)
+
+
+def sharded(folder: Path) -> ModelSpec:
+    """The checkpoint in three shards with an index."""
+    spec = write_tiny(folder)
+    tensors, metadata = contents(spec)
+    names = sorted(tensors)
+    weight_map = {}
+    for number in range(3):
+        shard = f"ltx-2-tiny-{number + 1:05}-of-00003.safetensors"
+        save_file({name: tensors[name] for name in names[number::3]}, folder / shard, metadata)
+        weight_map |= dict.fromkeys(names[number::3], shard)
+    index = folder / "ltx-2-tiny.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return _without_checkpoint(spec, checkpoint=str(index))
+
+
+def fp8_cast(folder: Path) -> ModelSpec:
+    """The linear layers of the blocks in float8 without scales."""
+    return _rewritten(folder, lambda name, tensor: {name: tensor.to(torch.float8_e4m3fn)})
+
+
+def fp8_scaled(folder: Path) -> ModelSpec:
+    """The same weights in float8 with a scale for each weight and for its input."""
+
+    def scaled(name: str, weight: Tensor) -> dict[str, Tensor]:
+        if not name.endswith(".weight"):
+            return {name: weight}
+        scale = weight.float().abs().amax() / 448
+        return {
+            name: (weight.float() / scale).to(torch.float8_e4m3fn),
+            f"{name}_scale": scale,
+            f"{name.removesuffix('weight')}input_scale": torch.tensor(0.05),
+        }
+
+    return _rewritten(folder, scaled)
+
+
+LAYOUTS: dict[str, Callable[[Path], ModelSpec]] = {
+    function.__name__: function
+    for function in (one_file, component_files, sharded, generation_2_3, fp8_cast, fp8_scaled)
+}
+
+
+def contents(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a checkpoint."""
+    assert spec.checkpoint is not None
+    with safe_open(spec.checkpoint, "pt") as file:
+        return load_file(spec.checkpoint), dict(file.metadata())
+
+
+def _rewritten(folder: Path, change: Callable[[str, Tensor], dict[str, Tensor]]) -> ModelSpec:
+    spec = write_tiny(folder)
+    tensors, metadata = contents(spec)
+    layers = (".to_q.", ".to_k.", ".to_v.", ".to_out.0.", "ff.net.0.proj.", "ff.net.2.")
+    changed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        quantised = name.startswith(f"{DIT}transformer_blocks.") and any(s in name for s in layers)
+        changed |= change(name, tensor) if quantised else {name: tensor}
+    assert spec.checkpoint is not None
+    save_file(changed, spec.checkpoint, metadata)
+    return spec
+
+
+def _without_checkpoint(spec: ModelSpec, **fields: str) -> ModelSpec:
+    assert spec.checkpoint is not None
+    Path(spec.checkpoint).unlink()
+    return spec.model_copy(update={"checkpoint": None, **fields})
