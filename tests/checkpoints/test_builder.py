@@ -43,6 +43,19 @@ def test_only_floating_point_weights_are_cast(weights):
     assert model.counts.dtype == torch.int64
 
 
+def test_modulation_tables_keep_the_precision_of_the_file():
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale_shift_table = nn.Parameter(torch.zeros(2, 3))
+            self.bias = nn.Parameter(torch.zeros(()))
+
+    weights = {"scale_shift_table": torch.randn(2, 3), "bias": torch.randn(())}
+    model = build(Table, weights, dtype=torch.bfloat16)
+    assert torch.equal(model.scale_shift_table, weights["scale_shift_table"])
+    assert model.bias.dtype == torch.bfloat16
+
+
 def test_missing_unexpected_and_misshapen_weights_are_listed_together(weights):
     del weights["linear.bias"]
     wrong = {**weights, "linear.weight": torch.zeros(3, 2), "other": torch.zeros(1)}

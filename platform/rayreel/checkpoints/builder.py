@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rayreel.checkpoints.quantization import cast_weight, swap_linears
 from rayreel.errors import CheckpointError
 
 M = TypeVar("M", bound=nn.Module)
@@ -25,9 +26,10 @@ def build(
 
     Args:
         make: Constructor without arguments; runs under the meta device.
-        tensors: Weights by parameter and buffer name.
+        tensors: Weights by parameter and buffer name; linear layers hold float8 ones as they are.
         device: Where the weights go.
-        dtype: What floating-point weights are cast to; ``None`` keeps the file's.
+        dtype: What floating-point weights are cast to, but for those that ``cast_weight`` keeps;
+            ``None`` keeps the file's.
         source: Named in errors.
 
     Returns:
@@ -36,14 +38,30 @@ def build(
     Raises:
         CheckpointError: If weights are missing, unexpected or misshapen; all of them are listed.
     """
-    model = construct(make, source=source)
-    check_fit(model, {name: tuple(t.shape) for name, t in tensors.items()}, source=source)
-    state = {
-        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-        for name, tensor in tensors.items()
-    }
+    model = outline(make, tensors, source=source)
+    state = {name: cast_weight(name, tensor.to(device), dtype) for name, tensor in tensors.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def outline(make: Callable[[], M], tensors: Mapping[str, Tensor], *, source: str) -> M:
+    """Make a network without weights, with the layers that given ones need.
+
+    Args:
+        make: Constructor without arguments; runs under the meta device.
+        tensors: Weights by parameter and buffer name, perhaps on the meta device themselves.
+        source: Named in errors.
+
+    Returns:
+        The network on the meta device.
+
+    Raises:
+        CheckpointError: If the weights do not fit it; see ``check_fit`` and ``swap_linears``.
+    """
+    model = construct(make, source=source)
+    swap_linears(model, tensors, source=source)
+    check_fit(model, {name: tuple(t.shape) for name, t in tensors.items()}, source=source)
+    return model
 
 
 def construct(make: Callable[[], M], *, source: str) -> M:
