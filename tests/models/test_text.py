@@ -21,6 +21,7 @@ from rayreel.models.text.tokenizer import BOS_ID, PAD_ID, PromptTokenizer
 
 PROMPTS = ["A red fox.", "", "  Rain, 雨 и 🌧\non a roof "]
 CONFIG = TextConfig(
+    use_audio_video_cross_attention=True,
     connector_num_attention_heads=2,
     connector_attention_head_dim=8,
     audio_connector_attention_head_dim=4,
@@ -30,6 +31,11 @@ CONFIG = TextConfig(
     caption_projection_first_linear=False,
     caption_proj_input_norm=False,
     caption_projection_second_linear=False,
+)
+V1_CONFIG = TextConfig(
+    use_audio_video_cross_attention=True,
+    connector_num_attention_heads=2,
+    connector_attention_head_dim=8,
 )
 
 
@@ -49,10 +55,10 @@ def load_gemma(folder, dtype):
     return TextEncoderFiles(folder).load(device="cpu", dtype=dtype)
 
 
-def random_processor(gemma) -> EmbeddingsProcessor:
+def random_processor(gemma, config=CONFIG) -> EmbeddingsProcessor:
     torch.manual_seed(0)
     processor = EmbeddingsProcessor(
-        CONFIG, hidden_size=gemma.hidden_size, num_hidden_states=gemma.num_hidden_states
+        config, hidden_size=gemma.hidden_size, num_hidden_states=gemma.num_hidden_states
     )
     return processor.requires_grad_(False)
 
@@ -243,6 +249,19 @@ class TestEncoder:
         assert fox.video.shape == (128, CONFIG.video.width)
         assert fox.audio.shape == (128, CONFIG.audio.width)
         assert not torch.allclose(fox.video, nothing.video, atol=1e-2)
+
+    @pytest.mark.parametrize("version", ["v1", "v2"])
+    def test_without_an_audio_stream_the_audio_context_is_empty(self, folder, gemma, version):
+        both = CONFIG if version == "v2" else V1_CONFIG
+        video_only = both.model_copy(update={"use_audio_video_cross_attention": None})
+        whole, part = (random_processor(gemma, config) for config in (both, video_only))
+        weights = {n: w for n, w in whole.state_dict().items() if "audio_" not in n}
+        part.load_state_dict(weights, strict=True)
+        tokenizer = PromptTokenizer(folder, length=128)
+        [expected] = TextEncoder(tokenizer, gemma, whole)(PROMPTS[:1])
+        [context] = TextEncoder(tokenizer, gemma, part)(PROMPTS[:1])
+        assert torch.equal(context.video, expected.video)
+        assert context.audio.shape == (128, 0)
 
     def test_bfloat16_agrees_with_float32_within_its_rounding(self, folder, gemma):
         tokenizer = PromptTokenizer(folder, length=128)

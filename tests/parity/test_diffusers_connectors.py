@@ -66,6 +66,7 @@ def ours(model, *, per_stream: bool, gated: bool, rope_type: str, audio_head_dim
         "connector_apply_gated_attention": gated,
         "rope_type": rope_type,
         "frequencies_precision": "float64",
+        "use_audio_video_cross_attention": True,
     }
     config = TextConfig.model_validate(values | (V2 if per_stream else {}))
     tensors = {renamed(name): tensor for name, tensor in model.state_dict().items()}

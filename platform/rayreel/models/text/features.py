@@ -18,7 +18,7 @@ class FeatureExtractor(nn.Module):
     """Normalises the hidden states and projects all of them at once.
 
     Version 1 (2.0 checkpoints) has one projection for both streams, version 2 (2.3 and later) one
-    for each.
+    for each. Without an audio stream there is that of the video stream alone.
     """
 
     def __init__(self, config: TextConfig, *, hidden_size: int, num_hidden_states: int) -> None:
@@ -37,9 +37,10 @@ class FeatureExtractor(nn.Module):
             self.aggregate_embed = nn.Linear(stacked, config.video.width, bias=False)
         else:
             self.video_aggregate_embed = nn.Linear(stacked, config.video.width)
-            self.audio_aggregate_embed = nn.Linear(stacked, config.audio.width)
+            if config.has_audio:
+                self.audio_aggregate_embed = nn.Linear(stacked, config.audio.width)
 
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features of both streams.
 
         Args:
@@ -47,14 +48,17 @@ class FeatureExtractor(nn.Module):
             mask: ``(B, L)``: 1 for valid tokens, at least one per prompt; 0 for padding.
 
         Returns:
-            Video and audio features ``(B, L, C)`` in the dtype of ``states``; rows of padding mean
-            nothing.
+            Video features and, where there is an audio stream, audio features: ``(B, L, C)`` in the
+            dtype of ``states``; rows of padding mean nothing.
         """
+        has_audio = self.config.has_audio
         if self.config.feature_version == "v1":
             shared = self.aggregate_embed(normalize_per_layer(states, mask).flatten(2))
-            return shared, shared
+            return shared, shared if has_audio else None
         normed = normalize_per_token(states, mask).flatten(2)
         video = self.video_aggregate_embed(normed * self._gain(self.config.video.width))
+        if not has_audio:
+            return video, None
         audio = self.audio_aggregate_embed(normed * self._gain(self.config.audio.width))
         return video, audio
 

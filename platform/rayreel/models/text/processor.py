@@ -28,7 +28,7 @@ class EmbeddingsProcessor(nn.Module):
             config, hidden_size=hidden_size, num_hidden_states=num_hidden_states
         )
         self.video_connector = Connector(config.video)
-        self.audio_connector = Connector(config.audio)
+        self.audio_connector = Connector(config.audio) if config.has_audio else None
 
     def forward(self, states: Tensor, mask: Tensor) -> TextContext:
         """Embed prompts.
@@ -38,9 +38,13 @@ class EmbeddingsProcessor(nn.Module):
             mask: ``(B, L)``: 1 for valid tokens, at least one per prompt; 0 for padding.
 
         Returns:
-            Batched ``(B, L, C)`` per stream, in the dtype of ``states``.
+            Batched ``(B, L, C)`` per stream, in the dtype of ``states``. Without an audio stream
+            the audio context has width 0, so that contexts are alike for whoever passes them on.
         """
         video, audio = self.feature_extractor(states, mask)
         return TextContext(
-            video=self.video_connector(video, mask), audio=self.audio_connector(audio, mask)
+            video=self.video_connector(video, mask),
+            audio=video[..., :0]
+            if self.audio_connector is None
+            else self.audio_connector(audio, mask),
         )
