@@ -1,43 +1,22 @@
 """Transformers small enough for a test, one per generation."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from rayreel.config.model import TransformerConfig
 from rayreel.models.transformer import Transformer
 from rayreel.types import Modality
+from tests.official import OFFICIAL
 
+GENERATIONS = tuple(OFFICIAL)
+# What a file of a video-only network does not state.
 AUDIO_VIDEO = {
     "use_audio_video_cross_attention": True,
     "share_ff": False,
     "av_cross_ada_norm": True,
 }
-PUBLISHED = AUDIO_VIDEO | {
-    "frequencies_precision": "float64",
-    "av_ca_timestep_scale_multiplier": 1000,
-}
-MODULATED = PUBLISHED | {
-    "apply_gated_attention": True,
-    "cross_attention_adaln": True,
-    "caption_proj_before_connector": True,
-}
-GENERATIONS: dict[str, dict[str, Any]] = {
-    "2.0": PUBLISHED | {"caption_channels": 3840},
-    "2.3": MODULATED,
-    "2.5": MODULATED | {"ff_bias": False, "use_keyframes_abs_pos_embedding": True},
-}
 SIGMA = 0.725
-
-
-def published_config(generation: str, **overrides: Any) -> TransformerConfig:
-    """The architecture as published, apart from what is overridden."""
-    only_values = {
-        name: get_args(field.annotation)[0]
-        for name, field in TransformerConfig.model_fields.items()
-        if field.is_required()
-    }
-    return TransformerConfig(**(only_values | GENERATIONS[generation] | overrides))
 
 
 def tiny_config(generation: str, **overrides: Any) -> TransformerConfig:
@@ -54,10 +33,10 @@ def tiny_config(generation: str, **overrides: Any) -> TransformerConfig:
         "audio_in_channels": 4,
         "audio_out_channels": 4,
         "audio_cross_attention_dim": 8,
+        "caption_channels": 6,
     }
-    if not GENERATIONS[generation].get("caption_proj_before_connector"):
-        sizes["caption_channels"] = 6
-    return published_config(generation, **(sizes | overrides))
+    official = OFFICIAL[generation]["transformer"]
+    return TransformerConfig.model_validate(official | sizes | overrides)
 
 
 def video_only(config: TransformerConfig) -> TransformerConfig:
@@ -90,8 +69,10 @@ def tiny_streams(config: TransformerConfig) -> tuple[Modality, Modality]:
 
     times = edges(0, 1 / 24, 9 / 24, 17 / 24).repeat_interleave(2, dim=0)
     rows, columns = edges(0, 32).expand(6, 2), edges(0, 32, 64).repeat(3, 1)
-    text = config.caption_channels or config.cross_attention_dim
-    audio_text = config.caption_channels or config.audio_cross_attention_dim
+    text, audio_text = config.cross_attention_dim, config.audio_cross_attention_dim
+    if not config.caption_proj_before_connector:
+        assert config.caption_channels is not None
+        text = audio_text = config.caption_channels
     video = Modality(
         latent=waves(6, 4, 0.5, 0.3).sin(),
         sigma=torch.full((2,), SIGMA),
