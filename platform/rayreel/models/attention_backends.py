@@ -5,7 +5,7 @@ Letters: B batch, T query tokens, S context tokens, H heads, K head width.
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -204,13 +204,8 @@ BACKENDS: tuple[Backend, ...] = (
 class Selection:
     """Chooses a kernel for each kind of call, once, and says so."""
 
-    def __init__(self, backends: Sequence[Backend] = BACKENDS) -> None:
-        """Choose freely among them.
-
-        Args:
-            backends: Best first.
-        """
-        self.backends = {backend.name: backend for backend in backends}
+    def __init__(self) -> None:
+        self.backends = {backend.name: backend for backend in BACKENDS}
         self._forced: Backend | None = None
         self._functions: dict[str, Callable[..., Any] | str] = {}
         self._kernels: dict[Call, Kernel] = {}
