@@ -25,7 +25,8 @@ class MemoryTracker(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = 0
+        self.live: int = 0
+        self.peak: int = 0
         self.peak_operator = ""
         self._known: set[int] = set()
 
