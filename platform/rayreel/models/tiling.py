@@ -167,6 +167,12 @@ class TileSizeConfig(StrictModel):
     width: DimensionSizeConfig = DimensionSizeConfig(tile_size=768, overlap=64)
 
     @classmethod
+    def whole(cls) -> "TileSizeConfig":
+        """A single tile."""
+        axis = DimensionSizeConfig()
+        return cls(frames=axis, height=axis, width=axis)
+
+    @classmethod
     def from_long_side(
         cls, height: int, width: int, *, factor: int = 32, long_side: int = 768, overlap: int = 64
     ) -> "TileSizeConfig":
@@ -353,7 +359,9 @@ def blend(plan: TilePlan, compute: Callable[[Slices], Tensor]) -> Iterator[Tenso
         # Causal tiles that are one latent frame apart share their first frame: nothing is done yet.
         if done := end - span.target.start:
             yield group[:, :, :done]
-        carried = group[:, :, done:]
+        # A copy, so that the frames that are done leave memory before the next tiles are computed.
+        carried = group[:, :, done:].clone()
+        del group
 
 
 def _blend_in_space(
