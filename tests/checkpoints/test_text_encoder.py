@@ -1,6 +1,7 @@
 """Text encoder files: folders and packed files, read, checked and loaded; broken ones refused."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from transformers import Gemma3ForConditionalGeneration, Gemma4UnifiedModel
 
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.errors import CheckpointError
+from rayreel.models.text.language_models import make_gemma, parse_config
 from rayreel.models.text.tiny import VOCABULARY, write_tiny_gemma
 from rayreel.models.text.tokenizer import BOS_ID
 from tests.checkpoints.packed import CONFIG, write_packed
@@ -103,10 +105,16 @@ def test_a_packed_file_gives_the_states_of_from_pretrained(packed, tmp_path, dty
 def test_weights_of_the_wanted_dtype_stay_mapped(packed):
     files = TextEncoderFiles(packed)
     gemma = files.load(device="cpu", dtype=torch.bfloat16)
-    mapped = files.weights.tensor(NORM)
+    mapped = files.file.tensor(NORM)
     assert gemma.model.norm.weight.data_ptr() == mapped.data_ptr()
     assert not any(tensor.is_meta for tensor in (*gemma.parameters(), *gemma.buffers()))
     assert not any(parameter.requires_grad for parameter in gemma.parameters())
+
+
+def test_only_wanted_weights_are_read(packed):
+    weights = TextEncoderFiles(packed).weights("cpu", torch.float32, wanted=lambda n: "norm" in n)
+    assert NORM in weights
+    assert all("norm" in name and weight.dtype == torch.float32 for name, weight in weights.items())
 
 
 def test_nested_names_of_a_packed_file_are_read_too(tmp_path, tokenizer_json, gemma_4):
@@ -175,6 +183,7 @@ def test_gemma_3_embeds_a_placeholder_as_it_is(folder):
         ({"other.weight": torch.ones(3)}, r"unexpected \(1\): other\.weight"),
         ({"tokenizer_json": None}, r"has no tensor 'tokenizer_json'"),
         ({"tokenizer_json": torch.ones(3).byte()}, r"tokenizer of .* is not one"),
+        ({"tokenizer_json": torch.full((3,), 255).byte()}, r"'tokenizer_json' is not text"),
     ],
 )
 def test_a_packed_file_that_does_not_fit_is_refused(tmp_path, tokenizer_json, changes, message):
@@ -237,3 +246,46 @@ def test_opening_and_importing_need_no_transformers(folder):
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], check=False, timeout=120)
     assert done.returncode == 0
+
+
+PUBLISHED_SIZES = {
+    "hidden_size": 3840,
+    "intermediate_size": 15360,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 256,
+}
+
+
+def published_shapes(model_type, **sizes):
+    config = parse_config({"model_type": model_type, "text_config": PUBLISHED_SIZES | sizes})
+    with torch.device("meta"):
+        state = make_gemma(config).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def test_gemma_4_of_the_published_size_has_the_published_weights():
+    shapes = published_shapes(
+        "gemma4_unified",
+        vocab_size=262144,
+        global_head_dim=512,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+    )
+    assert len(shapes) == 40 * 14 + 8 * 13 + 2
+    assert shapes["model.layers.4.self_attn.q_proj.weight"] == (16 * 256, 3840)
+    assert shapes["model.layers.4.self_attn.v_proj.weight"] == (8 * 256, 3840)
+    assert shapes["model.layers.5.self_attn.q_proj.weight"] == (16 * 512, 3840)
+    assert shapes["model.layers.5.self_attn.k_proj.weight"] == (512, 3840)
+    assert "model.layers.5.self_attn.v_proj.weight" not in shapes
+    # The published file, less its text projections, inputs of other kinds and tokenizer.
+    others = 188160 * (4096 + 2048) + 6144 + 3840 * (2 * 1120 + 6912 + 3840 + 640)
+    in_bfloat16 = 2 * (others + sum(map(math.prod, shapes.values())))
+    assert 32e6 < 26_263_858_182 - in_bfloat16 < 33e6
+
+
+def test_gemma_3_of_the_published_size_has_the_published_weights():
+    shapes = published_shapes("gemma3", vocab_size=262208)
+    assert len(shapes) == 48 * 13 + 2
+    assert shapes["model.layers.5.self_attn.v_proj.weight"] == (8 * 256, 3840)

@@ -1,14 +1,17 @@
 """The text encoder's files: a folder as Hugging Face keeps it, or one packed file."""
 
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rayreel.checkpoints import keys
-from rayreel.checkpoints.builder import build, check_fit, construct
+from rayreel.checkpoints.builder import outline
+from rayreel.checkpoints.quantization import cast_weight
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.errors import CheckpointError
 from rayreel.models.text.gemma import Gemma
@@ -55,7 +58,7 @@ class TextEncoderFiles:
     Attributes:
         path: Folder with ``config.json``, ``tokenizer.json`` and the weights in one safetensors
             file or in shards; or one safetensors file with all of it inside.
-        weights: All tensors, those of other inputs than text included.
+        file: All tensors, those of other inputs than text included.
         values: Content of ``config.json``.
     """
 
@@ -67,12 +70,12 @@ class TextEncoderFiles:
         """
         self.path = path
         if path.is_dir():
-            file = path / "config.json"
-            self.values = _json_object(_read(file), str(file))
-            self.weights = WeightFile(_weights_of(path))
+            config = path / "config.json"
+            self.values = _json_object(_read(config), str(config))
+            self.file = WeightFile(_weights_of(path))
         else:
-            self.weights = WeightFile(path)
-            text = self.weights.metadata.get("gemma_config")
+            self.file = WeightFile(path)
+            text = self.file.metadata.get("gemma_config")
             if text is None:
                 raise CheckpointError(
                     f"{path} is not a packed text encoder: its metadata has no 'gemma_config'"
@@ -82,7 +85,7 @@ class TextEncoderFiles:
     @property
     def packed(self) -> bool:
         """Whether it is one file, which holds the projection of the text features too."""
-        return self.weights.path == self.path
+        return self.file.path == self.path
 
     @property
     def model_type(self) -> str:
@@ -119,11 +122,14 @@ class TextEncoderFiles:
         """The tokenizer; raises ``CheckpointError`` if there is none."""
         if not self.packed:
             return PromptTokenizer(self.path, length=length)
-        if "tokenizer_json" not in self.weights.names:
+        if "tokenizer_json" not in self.file.names:
             raise CheckpointError(f"{self.path} has no tensor 'tokenizer_json'")
         # Bytes of a text file, whatever integers a tool declares them to be.
-        text = self.weights.tensor("tokenizer_json").numpy().tobytes().decode(errors="replace")
-        return PromptTokenizer(self.path, text, length=length)
+        data = self.file.tensor("tokenizer_json").numpy().tobytes()
+        try:
+            return PromptTokenizer(self.path, data.decode(), length=length)
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.path}: tensor 'tokenizer_json' is not text") from error
 
     def check(self) -> None:
         """Compare the weights with the configuration by names and shapes, and try the tokenizer.
@@ -131,25 +137,43 @@ class TextEncoderFiles:
         Raises:
             CheckpointError: If something is missing, unexpected or misshapen.
         """
-        model = construct(self._make, source=str(self.path))
-        given = {new: self.weights.shape(old) for new, old in self._names.items()}
-        check_fit(model, given, source=str(self.path))
+        self.outline()
         self.tokenizer()
 
-    def load(self, *, device: torch.device | str, dtype: torch.dtype) -> Gemma:
-        """The language model, its weights mapped from the files where nothing has to be cast.
-
-        Args:
-            device: Where the weights go.
-            dtype: What they are cast to.
+    def outline(self) -> Gemma:
+        """The language model on the meta device; buffers that the files do not hold are real.
 
         Raises:
             CheckpointError: If weights are missing, unexpected or misshapen.
         """
-        tensors = {new: self.weights.tensor(old) for new, old in self._names.items()}
-        gemma = build(self._make, tensors, device=device, dtype=dtype, source=str(self.path))
-        # Buffers that the files do not hold are still where they were made.
-        return gemma.to(device)
+        tensors = meta_tensors(self.header)
+        return outline(self._make, tensors, source=str(self.path))
+
+    @property
+    def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype, in safetensors' spelling, of the language model's weights."""
+        weights = self.weights_file
+        return {new: (weights.shape(old), weights.dtype(old)) for new, old in self._names.items()}
+
+    def weights(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        wanted: Callable[[str], bool] = lambda _: True,
+    ) -> dict[str, Tensor]:
+        """Weights of the language model, mapped from the files where nothing has to be cast.
+
+        Args:
+            device: Where they go.
+            dtype: What they are cast to.
+            wanted: Which are read, by name in the network.
+        """
+        return {
+            new: self.weights_file.tensor(old).to(device, dtype)
+            for new, old in self._names.items()
+            if wanted(new)
+        }
 
     def _make(self) -> Gemma:
         from rayreel.models.text.language_models import make_gemma  # noqa: PLC0415 - slow
@@ -160,13 +184,11 @@ class TextEncoderFiles:
     def _text(self) -> Any:  # noqa: ANN401 - transformers declares it as a dict too
         return self.config.text_config
 
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        """Tensor names by parameter name."""
+    def _tensors(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+        """Mapped tensors by parameter name."""
         rules = _LAYOUTS[self.config.model_type]
-        return {
-            new: old for old in self.weights.names if (new := keys.rename(old, rules)) is not None
-        }
+        names = {new: old for old in self.file.names if (new := keys.rename(old, rules))}
+        return {new: self.file.tensor(old) for new, old in names.items() if wanted(new)}
 
 
 def _weights_of(folder: Path) -> Path:
