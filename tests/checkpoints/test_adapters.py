@@ -5,12 +5,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.checkpoints.networks import check_networks, transformer
+from rayreel.checkpoints.keys import TRANSFORMER, component_tensors
+from rayreel.checkpoints.lora import fuse
+from rayreel.checkpoints.networks import check_networks
 from rayreel.config.jobs import AdapterSpec
 from rayreel.errors import CheckpointError
 
 TARGET = "transformer_blocks.0.attn1.to_q"
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def adapter_file(tmp_path):
     return write
 
 
+def weights(files: ModelFiles):
+    return component_tensors(files.transformer_file, TRANSFORMER)
+
+
 def with_adapter(model, path: str, strength: float = 1.0) -> ModelFiles:
     loras = (AdapterSpec(path=path, strength=strength),)
     return ModelFiles(model.model_copy(update={"loras": loras}))
@@ -37,9 +42,8 @@ def with_adapter(model, path: str, strength: float = 1.0) -> ModelFiles:
 def test_keys_with_and_without_prefix_change_the_same_weight(tiny_model, adapter_file, prefix):
     files = with_adapter(tiny_model, adapter_file(f"{prefix}{TARGET}"))
     check_networks(files)
-    plain = transformer(files).build(CPU, torch.float32)
-    fused = transformer(files).build(CPU, torch.float32, files.adapters(distilled=False))
-    changed = fused.get_parameter(f"{TARGET}.weight") - plain.get_parameter(f"{TARGET}.weight")
+    plain, fused = weights(files), fuse(weights(files), files.adapters(distilled=False))
+    changed = fused[f"{TARGET}.weight"].float() - plain[f"{TARGET}.weight"].float()
     torch.testing.assert_close(changed, torch.full_like(changed, 0.5), atol=4e-3, rtol=0)
 
 
@@ -69,7 +73,7 @@ def test_a_wrong_adapter_is_found_from_its_header(tiny_model, adapter_file, wron
 def test_a_wrong_adapter_is_not_fused(tiny_model, adapter_file):
     files = with_adapter(tiny_model, adapter_file("blocks.0"))
     with pytest.raises(CheckpointError, match="changes none"):
-        transformer(files).build(CPU, torch.float32, files.adapters(distilled=False))
+        fuse(weights(files), files.adapters(distilled=False))
 
 
 def test_a_file_that_is_no_adapter_is_refused(tiny_model):
