@@ -19,6 +19,7 @@ from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.models.text.tokenizer import BOS_ID, PAD_ID, PromptTokenizer
 
+CPU = torch.device("cpu")
 PROMPTS = ["A red fox.", "", "  Rain, 雨 и 🌧\non a roof "]
 CONFIG = TextConfig(
     use_audio_video_cross_attention=True,
@@ -52,7 +53,7 @@ def gemma(folder):
 
 
 def load_gemma(folder, dtype):
-    return TextEncoderFiles(folder).load(device="cpu", dtype=dtype)
+    return TextEncoderFiles(folder).load(device=CPU, dtype=dtype)
 
 
 def random_processor(gemma, config=CONFIG) -> EmbeddingsProcessor:

@@ -14,6 +14,7 @@ from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.types import TextContext
 from tests.parity.vectors import FOLDER, Case, cases, component, weights
 
+CPU = torch.device("cpu")
 GEMMA = "common/text_gemma3.safetensors"
 CONTEXTS = "v2[03]/text.safetensors"
 GEMMA_4 = "v25/text.safetensors"
@@ -33,7 +34,7 @@ def files(folder: str):
 
 @cache
 def gemma(folder: str):
-    return files(folder).load(device="cpu", dtype=torch.float32)
+    return files(folder).load(device=CPU, dtype=torch.float32)
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rayreel.checkpoints import keys
 from rayreel.checkpoints.builder import outline
-from rayreel.checkpoints.quantization import cast_weight
+from rayreel.checkpoints.quantization import cast_weight, meta_tensors
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.errors import CheckpointError
 from rayreel.models.text.gemma import Gemma
@@ -140,20 +140,20 @@ class TextEncoderFiles:
         self.outline()
         self.tokenizer()
 
+    @property
+    def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype, in safetensors' spelling, of the language model's weights."""
+        return {
+            new: (self.file.shape(old), self.file.dtype(old)) for new, old in self._names.items()
+        }
+
     def outline(self) -> Gemma:
-        """The language model on the meta device; buffers that the files do not hold are real.
+        """The language model on the meta device; buffers that no file holds are real, on the CPU.
 
         Raises:
             CheckpointError: If weights are missing, unexpected or misshapen.
         """
-        tensors = meta_tensors(self.header)
-        return outline(self._make, tensors, source=str(self.path))
-
-    @property
-    def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype, in safetensors' spelling, of the language model's weights."""
-        weights = self.weights_file
-        return {new: (weights.shape(old), weights.dtype(old)) for new, old in self._names.items()}
+        return outline(self._make, meta_tensors(self.header), source=str(self.path))
 
     def weights(
         self,
@@ -170,10 +170,24 @@ class TextEncoderFiles:
             wanted: Which are read, by name in the network.
         """
         return {
-            new: self.weights_file.tensor(old).to(device, dtype)
+            new: cast_weight(new, self.file.tensor(old).to(device), dtype)
             for new, old in self._names.items()
             if wanted(new)
         }
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> Gemma:
+        """The language model in evaluation mode, without gradients.
+
+        Args:
+            device: Where the weights go.
+            dtype: What they are cast to.
+
+        Raises:
+            CheckpointError: If weights are missing, unexpected or misshapen.
+        """
+        gemma = self.outline()
+        gemma.load_state_dict(self.weights(device, dtype), assign=True)
+        return gemma.requires_grad_(False).eval().to(device)
 
     def _make(self) -> Gemma:
         from rayreel.models.text.language_models import make_gemma  # noqa: PLC0415 - slow
@@ -184,11 +198,11 @@ class TextEncoderFiles:
     def _text(self) -> Any:  # noqa: ANN401 - transformers declares it as a dict too
         return self.config.text_config
 
-    def _tensors(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
-        """Mapped tensors by parameter name."""
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Names in the files by name in the network."""
         rules = _LAYOUTS[self.config.model_type]
-        names = {new: old for old in self.file.names if (new := keys.rename(old, rules))}
-        return {new: self.file.tensor(old) for new, old in names.items() if wanted(new)}
+        return {new: old for old in self.file.names if (new := keys.rename(old, rules))}
 
 
 def _weights_of(folder: Path) -> Path:
