@@ -72,7 +72,7 @@ class Fp8ScaledLinear(nn.Linear):
             x = widened(rounded, self.input_scale, x.dtype)
             return F.linear(x, widened(self.weight, self.weight_scale, x.dtype), self._bias(x))
         product = torch._scaled_mm(
-            rounded.flatten(0, -2),
+            rounded.flatten(0, -2).contiguous(),
             self.weight.t(),
             scale_a=self.input_scale,
             scale_b=self.weight_scale,
@@ -93,6 +93,7 @@ class Fp8ScaledLinear(nn.Linear):
         """Whether there is a product of such matrices on a device."""
         return (
             device.type == "cuda"
+            and torch.version.cuda is not None
             and torch.cuda.get_device_capability(device) >= (8, 9)
             and self.weight.dtype == torch.float8_e4m3fn
             and self.in_features % 16 == 0
