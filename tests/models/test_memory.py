@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rayreel.config.model import TextConfig, UpsamplerConfig, VocoderConfig
+from rayreel.config.model import AudioVAEConfig, TextConfig, UpsamplerConfig, VocoderConfig
 from rayreel.models.audio_vae import AudioDecoder
 from rayreel.models.memory import (
     audio_decoder_bytes,
@@ -23,8 +23,8 @@ from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.vocoder import decode_audio, make_vocoder
 from rayreel.types import Modality, VideoLatentShape
 from tests.memory_tracker import MemoryTracker
-from tests.models.test_audio import audio_config, nested_config
 from tests.models.tiny import GENERATIONS, tiny_config
+from tests.official import OFFICIAL
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -47,76 +47,104 @@ def check(estimate: int, measured: int) -> None:
     assert 0.85 * measured < estimate < 1.3 * measured
 
 
-def stream(batch, tokens, channels, text, *, axes, dtype):
+def stream(batch, tokens, text, *, axes, per_token, like):
+    """One stream of zeros, in the dtype and on the device of ``like``."""
+    given = {"device": like.device}
     return Modality(
-        latent=torch.zeros(batch, tokens, channels, dtype=dtype),
-        sigma=torch.ones(batch),
-        timesteps=torch.ones(batch, tokens, 1),
-        positions=torch.zeros(batch, axes, tokens, 2),
-        context=torch.zeros(batch, *text, dtype=dtype),
+        latent=like.new_zeros(batch, tokens, 4),
+        sigma=torch.ones(batch, **given),
+        timesteps=torch.ones(batch, tokens if per_token else 1, 1, **given),
+        positions=torch.zeros(batch, axes, tokens, 2, **given),
+        context=like.new_zeros(batch, *text),
     )
 
 
-def transformer(generation, dtype):
-    sizes = {
-        "num_attention_heads": 4,
-        "attention_head_dim": 32,
-        "cross_attention_dim": 128,
-        "audio_num_attention_heads": 4,
-        "audio_attention_head_dim": 16,
-        "audio_cross_attention_dim": 64,
-    }
-    config = tiny_config(generation, **sizes)
-    return config, on(lambda: Transformer(config), dtype)
+def streams(config, batch, tokens, text_tokens, *, per_token, like):
+    """Both streams, or ``None`` in place of one without tokens."""
+    widths = (config.video_width, config.audio_width)
+    if not config.caption_proj_before_connector:
+        widths = (config.caption_channels,) * 2
+    return [
+        stream(batch, n, (text_tokens, width), axes=axes, per_token=per_token, like=like)
+        if n
+        else None
+        for n, width, axes in zip(tokens, widths, (3, 1), strict=True)
+    ]
+
+
+def transformer_config(generation, head_dim):
+    return tiny_config(
+        generation,
+        num_attention_heads=4,
+        attention_head_dim=head_dim,
+        cross_attention_dim=4 * head_dim,
+        audio_num_attention_heads=4,
+        audio_attention_head_dim=head_dim // 2,
+        audio_cross_attention_dim=2 * head_dim,
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("generation", GENERATIONS)
-@pytest.mark.parametrize(
-    ("video_tokens", "audio_tokens"), [(1024, 32), (256, 512), (512, 0), (0, 512)]
-)
-def test_transformer(generation, dtype, video_tokens, audio_tokens):
-    config, model = transformer(generation, dtype)
-    text, batch = 64, 2
-    widths = (config.video_width, config.audio_width)
-    if not config.caption_proj_before_connector:
-        widths = (config.caption_channels,) * 2
-    video, audio = (
-        stream(batch, tokens, 4, (text, width), axes=axes, dtype=dtype) if tokens else None
-        for tokens, width, axes in zip((video_tokens, audio_tokens), widths, (3, 1), strict=True)
-    )
+@pytest.mark.parametrize("tokens", [(1024, 32), (256, 512), (512, 0), (0, 512)])
+@pytest.mark.parametrize("per_token", [True, False])
+def test_transformer(generation, dtype, tokens, per_token):
+    config, text_tokens, batch = transformer_config(generation, 32), 64, 2
+    model = on(lambda: Transformer(config), dtype)
+    like = torch.zeros(0, dtype=dtype)
+    inputs = streams(config, batch, tokens, text_tokens, per_token=per_token, like=like)
     estimate = transformer_bytes(
         config,
         batch=batch,
-        video_tokens=video_tokens,
-        audio_tokens=audio_tokens,
-        text_tokens=text,
+        video_tokens=tokens[0],
+        audio_tokens=tokens[1],
+        text_tokens=text_tokens,
         itemsize=dtype.itemsize,
+        per_token=per_token,
     )
     skipped = [[], [Perturbation(PerturbationType.SKIP_VIDEO_SELF_ATTN, (1,))]]
-    check(estimate, peak(lambda: model(video, audio)))
-    check(estimate, peak(lambda: model(video, audio, skipped)))
+    check(estimate, peak(lambda: model(*inputs)))
+    check(estimate, peak(lambda: model(*inputs, skipped)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_transformer_on_cuda(generation):
+    config, like = transformer_config(generation, 128), torch.zeros(0, device="cuda").bfloat16()
+    model = on(lambda: Transformer(config), torch.bfloat16, "cuda")
+    inputs = streams(config, 4, (6144, 126), 1024, per_token=True, like=like)
+    before = torch.cuda.memory_allocated()
+    with torch.inference_mode():
+        model(*inputs)
+        torch.cuda.reset_peak_memory_stats()
+        model(*inputs)
+    estimate = transformer_bytes(
+        config,
+        batch=4,
+        video_tokens=6144,
+        audio_tokens=126,
+        text_tokens=1024,
+        itemsize=2,
+        per_token=True,
+    )
+    check(estimate, torch.cuda.max_memory_allocated() - before)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_text_encoder(version, dtype):
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_text_encoder(generation, dtype):
     layers, width, prompts, tokens = 24, 64, 2, 128
     values = copy.deepcopy(tiny.CONFIG)
     values["text_config"] |= {"num_hidden_layers": layers, "hidden_size": width}
     gemma = on(lambda: make_gemma(parse_config(values)), dtype)
-    keys = dict.fromkeys(
-        (
-            "caption_projection_first_linear",
-            "caption_proj_input_norm",
-            "caption_projection_second_linear",
-        ),
-        False,
-    )
-    config = TextConfig.model_validate(
-        {"connector_num_attention_heads": 2, "connector_attention_head_dim": 16}
-        | (keys | {"caption_proj_before_connector": True} if version == "v2" else {})
-    )
+    small = {
+        "connector_num_attention_heads": 2,
+        "connector_attention_head_dim": 16,
+        "audio_connector_num_attention_heads": 2,
+        "audio_connector_attention_head_dim": 16,
+    }
+    config = TextConfig.model_validate(OFFICIAL[generation]["transformer"] | small)
     shape = {"hidden_size": width, "num_hidden_states": layers + 1}
     processor = on(lambda: EmbeddingsProcessor(config, **shape), dtype)
     ids = torch.full((prompts, tokens), 100)
@@ -127,14 +155,12 @@ def test_text_encoder(version, dtype):
     check(estimate, peak(lambda: processor(gemma(ids, mask), mask)))
 
 
-VOCODERS = {"2.0": VocoderConfig.model_validate({}), "2.3": nested_config(1536, 512)}
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("generation", VOCODERS)
+@pytest.mark.parametrize("generation", ["2.0", "2.3"])
 @pytest.mark.parametrize("latent_frames", [25, 251])
 def test_audio_of_published_size(generation, dtype, latent_frames):
-    audio, config = audio_config(), VOCODERS[generation]
+    audio = AudioVAEConfig.model_validate(OFFICIAL[generation]["audio_vae"])
+    config = VocoderConfig.model_validate(OFFICIAL[generation]["vocoder"])
     decoder = on(lambda: AudioDecoder(audio), dtype, "meta")
     vocoder = on(lambda: make_vocoder(config), dtype, "meta")
     latent = torch.zeros(1, 8, latent_frames, 16, device="meta")

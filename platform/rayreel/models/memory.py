@@ -32,6 +32,7 @@ def transformer_bytes(
     audio_tokens: int,
     text_tokens: int,
     itemsize: int,
+    per_token: bool,
 ) -> int:
     """Peak of the transformer; the number of its blocks does not matter.
 
@@ -42,26 +43,29 @@ def transformer_bytes(
         audio_tokens: Per sample; 0 without audio.
         text_tokens: Per sample.
         itemsize: Bytes of an element of the hidden states.
+        per_token: Whether noise levels are given for each token, or once for all of a sample.
     """
     video, audio = video_tokens * config.video_width, audio_tokens * config.audio_width
-    # Held from the first block to the last: hidden states, rotary tables, the embedded noise
-    # levels and the rows that they modulate each token with.
-    held = 3 + (9 if config.cross_attention_adaln else 6)
+    # Held from the first block to the last: hidden states and rotary tables.
+    held, text, rope = 2, 0, 0
+    # The embedded noise levels and the rows that they modulate each token with.
+    modulation = 1 + (9 if config.cross_attention_adaln else 6)
     # The steps of a block leave behind the input of the text attention.
     left = 1
-    text = rope = 0
     if video and audio:
         # The exchange has modulation of its own, and leaves behind what each stream gave,
         # read and got.
-        held, left = held + 4, left + 3
+        modulation, left = modulation + 4, left + 3
         rope = (video_tokens + audio_tokens) * config.audio_cross_attention_dim
     if video:
         text += text_tokens * config.video_width
     if audio:
         text += text_tokens * config.audio_width
-    # The largest step is the feed-forward one: gate, input, and both sides of the activation,
-    # four times as wide.
-    step = 2 + 2 * 4
+    # The largest step is the feed-forward one: its input, and both sides of the activation, four
+    # times as wide; with a gate for each token.
+    step = 1 + 2 * 4
+    if per_token:
+        held, step = held + modulation, step + 1
     elements = (held + left) * (video + audio) + rope + text + step * max(video, audio)
     return batch * elements * itemsize
 
