@@ -112,6 +112,21 @@ def test_weights_of_the_wanted_dtype_stay_mapped(packed):
     assert not any(parameter.requires_grad for parameter in gemma.parameters())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["folder", "packed"])
+def test_states_on_the_gpu_are_those_of_the_cpu(request, name):
+    files, cuda = TextEncoderFiles(request.getfixturevalue(name)), torch.device("cuda")
+    input_ids, mask = files.tokenizer(length=32)([PROMPT, "A red fox on a tin roof."])
+    expected = files.load(device=CPU, dtype=torch.float32)(input_ids, mask)[mask.bool()]
+    exact, rounded = (
+        files.load(device=cuda, dtype=dtype)(input_ids.to(cuda), mask.to(cuda))[mask.bool()]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    torch.testing.assert_close(exact.cpu(), expected, rtol=1e-3, atol=1e-3)
+    assert rounded.isfinite().all()
+
+
 def test_only_wanted_weights_are_read(packed):
     weights = TextEncoderFiles(packed).weights(CPU, torch.float32, wanted=lambda n: "norm" in n)
     assert NORM in weights
