@@ -280,7 +280,7 @@ def decode_plan(grid: Grid, tiling: Tiling, factors: ScaleFactors) -> TilePlan:
     """
 
     def span(tile: Interval, factor: int, *, in_time: bool) -> Span:
-        pixels = _pixels(tile, factor, in_time=in_time)
+        pixels = pixel_range(tile, factor, in_time=in_time)
         left = tile.left * factor
         if in_time and tile.left:
             # The extra frame of a causal tile is one pixel frame, not ``factor`` of them.
@@ -307,7 +307,7 @@ def encode_plan(grid: Grid, tiling: Tiling, factors: ScaleFactors) -> TilePlan:
 
     def span(tile: Interval, factor: int, *, in_time: bool) -> Span:
         mask = trapezoid(tile.end - tile.start, tile.left, tile.right, zero_start=in_time)
-        pixels = _pixels(tile, factor, in_time=in_time)
+        pixels = pixel_range(tile, factor, in_time=in_time)
         return Span(source=pixels, target=slice(tile.start, tile.end), mask=mask)
 
     return _plan(grid, tiling, factors, span)
@@ -318,10 +318,7 @@ class _MakeSpan(Protocol):
 
 
 def _plan(grid: Grid, tiling: Tiling, factors: ScaleFactors, span: _MakeSpan) -> TilePlan:
-    frames, height, width = grid
-    time = causal(tiling.frames.split(frames, factors.time))
-    rows = tiling.height.split(height, factors.height)
-    columns = tiling.width.split(width, factors.width)
+    time, rows, columns = tile_intervals(grid, tiling, factors)
     return TilePlan(
         time=Axis(tuple(span(tile, factors.time, in_time=True) for tile in time)),
         height=Axis(tuple(span(tile, factors.height, in_time=False) for tile in rows)),
@@ -329,7 +326,23 @@ def _plan(grid: Grid, tiling: Tiling, factors: ScaleFactors, span: _MakeSpan) ->
     )
 
 
-def _pixels(tile: Interval, factor: int, *, in_time: bool) -> slice:
+def tile_intervals(
+    grid: Grid, tiling: Tiling, factors: ScaleFactors
+) -> tuple[list[Interval], list[Interval], list[Interval]]:
+    """Tiles in latent positions along time, height and width.
+
+    Raises:
+        ValueError: If the tiling does not fit.
+    """
+    frames, height, width = grid
+    return (
+        causal(tiling.frames.split(frames, factors.time)),
+        tiling.height.split(height, factors.height),
+        tiling.width.split(width, factors.width),
+    )
+
+
+def pixel_range(tile: Interval, factor: int, *, in_time: bool) -> slice:
     """Pixels of a latent interval; in time the first latent frame is a single pixel frame."""
     start, end = tile.start * factor, tile.end * factor
     return slice(start, end - factor + 1 if in_time else end)
@@ -381,5 +394,7 @@ def _blend_in_space(
             # Float32 weights keep the product of bfloat16 tiles in float32 until it is added.
             tile = tile * axis_weight.to(tile.device)
         group[..., rows.target, columns.target] += tile
+        # Or it would be in memory beside the next one.
+        del tile
     assert group is not None
     return group
