@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 # Exponent bias and bits of the mantissa.
 FORMATS = {torch.float8_e4m3fn: (7, 3), torch.float8_e5m2: (15, 2)}
 
-# Elements at a time in PyTorch, whose temporary tensors take 60 times the bytes of the weights.
-_CHUNK = 2**22
+# Elements at a time in PyTorch: the temporary tensors, 8 bytes for each, shall stay in the cache.
+_CHUNK = 2**18
 
 
 def fused_add_round_(delta: Tensor, weight: Tensor, *, seed: int = 0) -> Tensor:
