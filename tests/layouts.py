@@ -50,7 +50,7 @@ def sharded(folder: Path) -> ModelSpec:
     spec = write_tiny(folder)
     tensors, metadata = contents(spec)
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(3):
         shard = f"ltx-2-tiny-{number + 1:05}-of-00003.safetensors"
         save_file({name: tensors[name] for name in names[number::3]}, folder / shard, metadata)

@@ -70,7 +70,7 @@ def test_every_file_and_every_strength_counts(tiny_model, rewritten):
 
 def test_files_that_are_not_asked_for_do_not_count(tiny_model):
     bare = ModelFiles(tiny_model.model_copy(update={"upsampler": None, "distilled_lora": None}))
-    fields = ("gemma", "transformer", "loras")
+    fields: tuple[ModelFile, ...] = ("gemma", "transformer", "loras")
     assert bare.fingerprint(fields) == ModelFiles(tiny_model).fingerprint(fields)
     assert bare.fingerprint(fields) == bare.fingerprint(fields[::-1])
 

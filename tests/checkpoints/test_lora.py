@@ -7,12 +7,13 @@ from safetensors.torch import save_file
 from rayreel.checkpoints.builder import build
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.keys import TRANSFORMER, component_tensors
-from rayreel.checkpoints.lora import Adapter, apply_adapters, fuse
+from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.quantization import quantize_per_tensor
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.errors import CheckpointError
 from rayreel.models.transformer import Transformer
 from rayreel.types import seeded_generator
+from tests.fusing import apply_adapters, fuse
 
 SHAPES = {"a.weight": (6, 4), "b.weight": (5, 6), "norm.weight": (4,)}
 E4M3 = torch.float8_e4m3fn

@@ -8,10 +8,11 @@ from safetensors.torch import save_file
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.keys import TRANSFORMER, component_names
-from rayreel.checkpoints.lora import Adapter, fuse
+from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.lora_names import spellings
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.errors import CheckpointError
+from tests.fusing import fuse
 
 SHAPES = {
     "transformer_blocks.0.attn1.to_q.weight": (6, 4),

@@ -127,11 +127,11 @@ def test_a_gemma_of_another_size_is_refused(tiny_model, gemma_copy):
     config = json.loads((gemma_copy / "config.json").read_text("utf-8"))
     config["text_config"]["num_hidden_layers"] = 5
     (gemma_copy / "config.json").write_text(json.dumps(config), "utf-8")
-    with pytest.raises(CheckpointError, match=r"Gemma3TextModel:\n  missing"):
+    with pytest.raises(CheckpointError, match=r"network Gemma:\n  missing"):
         check(tiny_model, gemma=str(gemma_copy))
 
 
-def test_networks_are_built_with_the_file_s_weights(tiny_model):
+def test_networks_have_the_file_s_weights(tiny_model):
     files = ModelFiles(tiny_model)
-    model = transformer(files).build(torch.device("cpu"), torch.float32)
-    assert torch.equal(model.scale_shift_table, files.transformer_file.tensor(TABLE))
+    weights = transformer(files).weights(torch.device("cpu"), torch.float32)
+    assert torch.equal(weights["scale_shift_table"], files.transformer_file.tensor(TABLE))

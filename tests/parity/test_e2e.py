@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rayreel.checkpoints.builder import build
 from rayreel.checkpoints.keys import TRANSFORMER, component_tensors
-from rayreel.checkpoints.lora import fuse
 from rayreel.config.jobs import AdapterSpec, ModelSpec
 from rayreel.config.request import ImageCondition, RenderRequest
 from rayreel.config.sampling import Guidance
@@ -25,12 +24,14 @@ from rayreel.diffusion.steppers import Euler
 from rayreel.media.image import fit, to_model_input
 from rayreel.models.transformer import Transformer
 from rayreel.pipelines import decoding, phases
-from rayreel.pipelines.components import Components
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.phases import STAGE_2, Phase
 from rayreel.pipelines.resolve import resolve
 from rayreel.types import Latents, TextContext
+from tests.fusing import fuse
 from tests.parity.vectors import FOLDER, Case, cases
+from tests.pipelines.small import with_transformer
 
 FILE = "v*/e2e_two_stage.safetensors"
 STREAMS = ("video", "audio")
@@ -59,7 +60,7 @@ class Run:
         return Case(self.file, name)
 
     @cached_property
-    def components(self) -> Components:
+    def ledger(self) -> ModelLedger:
         weights = FOLDER / self.case("text").folder
         lora, strength = self.case("stage2").options["lora"]
         spec = ModelSpec(
@@ -68,18 +69,19 @@ class Run:
             upsampler=str(FOLDER / self.case("upsample").options["upsampler"]),
             distilled_lora=AdapterSpec(path=str(weights / lora), strength=strength),
         )
-        return Components(spec, Device("cpu", "float32", "as the vectors"))
+        return ModelLedger(spec, Device("cpu", "float32", "as the vectors"))
 
     @cached_property
     def contexts(self) -> dict[str, TextContext]:
-        encoder, inputs = self.components.text_encoder, self.case("text").inputs
+        inputs = self.case("text").inputs
 
         def context(sign: str) -> TextContext:
             mask = inputs[f"{sign}_attention_mask"]
             batched = encoder.processor(encoder.gemma(inputs[f"{sign}_input_ids"], mask), mask)
             return TextContext(video=batched.video[0], audio=batched.audio[0])
 
-        return {sign: context(sign) for sign in ("positive", "negative")}
+        with self.ledger.text_encoder() as encoder:
+            return {sign: context(sign) for sign in ("positive", "negative")}
 
     @cached_property
     def request(self) -> RenderRequest:
@@ -96,7 +98,7 @@ class Run:
             video_guidance=Guidance(**first["video_guidance"]),
             audio_guidance=Guidance(**first["audio_guidance"]),
         )
-        return resolve(request, self.components.files)
+        return resolve(request, self.ledger.files)
 
     def _images(self):
         case = self.case("images")
@@ -115,18 +117,18 @@ class Run:
         phase = Phase(
             name="stage1", downscale=2, sigmas=phases.run_sigmas(self.request), guided=True
         )
-        return self.denoise(self.components.transformer, phase)
+        return self.denoise(self.ledger, phase)
 
     @cached_property
     def upsampled(self) -> Latents:
-        (larger,) = phases.upsample(self.components, [latents(self.stage1)])
+        (larger,) = phases.upsample(self.ledger, [latents(self.stage1)])
         return larger
 
     @cached_property
     def stage2(self) -> dict[str, Tensor]:
-        return self.denoise(self.components.distilled_transformer, STAGE_2, self.upsampled)
+        return self.denoise(self.ledger.distilled, STAGE_2, self.upsampled)
 
-    def denoise(self, transformer: Transformer, phase: Phase, start=None) -> dict[str, Tensor]:
+    def denoise(self, view: ModelLedger, phase: Phase, start=None) -> dict[str, Tensor]:
         """Latents at the end of a phase, and what it went through, by the names of the vectors."""
         values: dict[str, Tensor] = {}
         recorders = (Recorder(), Recorder())
@@ -138,13 +140,11 @@ class Run:
                 values[f"{stream}_positions"] = state.positions
             return denoising_loop(sigmas, states, denoiser, recorders)
 
-        batch = phases.encode(self.components, [self.request], self.contexts)
+        batch = phases.encode(self.ledger, [self.request], self.contexts)
         with pytest.MonkeyPatch.context() as patch:
             # The loop is where the states of all tokens pass; a phase gives the target's alone.
             patch.setattr(phases, "denoising_loop", loop)
-            (final,) = phases.denoise(
-                self.components, transformer, batch, phase, start and [start], self.given_noise
-            )
+            (final,) = phases.denoise(view, batch, phase, start and [start], self.given_noise)
         assert final.video is not None
         assert final.audio is not None
         values |= {"video_latent": final.video[None], "audio_latent": final.audio[None]}
@@ -189,7 +189,8 @@ def test_images_at_the_size_of_each_stage(case, run_of):
         stage, image, what = name.split("_")
         size = run.case(stage).options
         pixels = to_model_input(fit(case.inputs[image], size["height"], size["width"]))
-        actual = {"pixels": pixels, "latent": run.components.video_encoder(pixels)}
+        with run.ledger.video_encoder() as encoder:
+            actual = {"pixels": pixels, "latent": encoder(pixels)}
         case.assert_close(actual[what], name)
 
 
@@ -215,7 +216,7 @@ def test_upsampled_latent(case, run_of):
 @pytest.mark.parametrize("case", cases(FILE, "stage2_exact_lora"))
 def test_second_stage_with_an_adapter_fused_at_full_precision(case, run_of):
     run = run_of(case)
-    files = run.components.files
+    files = run.ledger.files
     stored = component_tensors(files.transformer_file, TRANSFORMER)
     fused = fuse(
         {name: tensor.float() for name, tensor in stored.items()},
@@ -223,7 +224,7 @@ def test_second_stage_with_an_adapter_fused_at_full_precision(case, run_of):
         aggregate_dtype=torch.float64,
     )
     exact = build(lambda: Transformer(files.transformer), fused)
-    values = run.denoise(exact, STAGE_2, run.upsampled)
+    values = run.denoise(with_transformer(run.ledger, exact), STAGE_2, run.upsampled)
     for name in case.out:
         case.assert_close(values[name], name)
 
@@ -231,9 +232,10 @@ def test_second_stage_with_an_adapter_fused_at_full_precision(case, run_of):
 @pytest.mark.parametrize("case", cases(FILE, "decode"))
 def test_decoded_frames(case, run_of):
     run = run_of(case)
-    decoded = run.components.video_decoder(run.stage2["video_latent"])
+    with run.ledger.video_decoder() as decoder:
+        decoded = decoder(run.stage2["video_latent"])
     video = rearrange((decoded[0] + 1) / 2, "c f h w -> f h w c").clamp(0, 1)
-    clip = decoding.decode(run.components, run.request, latents(run.stage2)).collect()
+    clip = decoding.decode(run.ledger, run.request, latents(run.stage2)).collect()
     assert list(clip.frames.shape) == case.options["video_shape_fhwc"]
     case.assert_close(video[:, ::4, ::4], "video_sub4")
     case.assert_close(video[0], "frame0")
@@ -249,9 +251,7 @@ def test_decoded_sound_of_either_stage(case, run_of):
     final = latents(run.stage2)
     for name in ("audio_from_stage1", "audio_from_stage2"):
         source = latents(getattr(run, name.removeprefix("audio_from_")))
-        sound = decoding.decode(
-            run.components, run.request, replace(final, audio=source.audio)
-        ).audio
+        sound = decoding.decode(run.ledger, run.request, replace(final, audio=source.audio)).audio
         assert sound is not None
         assert sound.sample_rate_hz == case.options["sampling_rate"]
         case.assert_close(sound.waveform, name)

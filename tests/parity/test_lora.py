@@ -8,11 +8,12 @@ import torch
 
 from rayreel.checkpoints.builder import build
 from rayreel.checkpoints.keys import TRANSFORMER, component_tensors
-from rayreel.checkpoints.lora import Adapter, fuse
+from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.quantization import cast_to_fp8, quantize, quantize_per_tensor
 from rayreel.config.model import TransformerConfig
 from rayreel.models.transformer import Transformer
 from rayreel.types import Modality
+from tests.fusing import fuse
 from tests.parity.vectors import Case, cases, weights
 
 E4M3 = torch.float8_e4m3fn

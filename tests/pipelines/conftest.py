@@ -1,13 +1,13 @@
 import pytest
 
-from rayreel.pipelines.components import Components
-from tests.pipelines.small import tiny_components, write_image
+from rayreel.pipelines.ledger import ModelLedger
+from tests.pipelines.small import tiny_ledger, write_image
 
 
 @pytest.fixture(scope="package")
-def components() -> Components:
+def ledger() -> ModelLedger:
     """The tiny model, shared by these tests."""
-    return tiny_components()
+    return tiny_ledger()
 
 
 @pytest.fixture(scope="package")

@@ -1,5 +1,7 @@
 """The tiny model with short texts, small requests, and an image for them."""
 
+import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,11 @@ import torch
 from PIL import Image
 
 from rayreel.checkpoints.files import ModelFiles
+from rayreel.config.jobs import MemorySpec
 from rayreel.config.request import ImageCondition, RenderRequest
-from rayreel.pipelines.components import Components
+from rayreel.models.text.tokenizer import PromptTokenizer
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.resolve import resolve
 from rayreel.types import seeded_generator
 
@@ -17,11 +21,19 @@ DEVICE = Device("cpu", "float32", "for tests")
 PIPELINE_NAMES = ("one_stage", "two_stage", "distilled")
 
 
-def tiny_components() -> Components:
+def tiny_ledger(memory: MemorySpec | None = None) -> ModelLedger:
     """The tiny model; texts of 1024 tokens would take most of the time of a small clip."""
-    components = Components("tiny", DEVICE)
-    components.text_encoder.tokenizer.length = 128
-    return components
+    ledger = ModelLedger("tiny", DEVICE, memory)
+    tokenizer = PromptTokenizer(ledger.files.text_encoder.path, length=128)
+    setattr(ledger.files.text_encoder, "tokenizer", lambda: tokenizer)  # noqa: B010 - a method
+    return ledger
+
+
+def with_transformer(ledger: ModelLedger, model: Any) -> ModelLedger:
+    """A view that lends a model of the test's own."""
+    view = copy.copy(ledger)
+    view.transformer = lambda: nullcontext(model)  # type: ignore[method-assign]
+    return view
 
 
 def small(**fields: Any) -> RenderRequest:

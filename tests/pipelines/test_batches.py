@@ -20,33 +20,33 @@ SHARE_OF_PIXELS = 1e-3
 
 
 @pytest.fixture(scope="module")
-def encoded_together(components):
+def encoded_together(ledger):
     texts = [*PROMPTS, NEGATIVE]
-    return dict(zip(texts, components.text_encoder(texts), strict=True))
+    with ledger.text_encoder() as encoder:
+        return dict(zip(texts, encoder(texts), strict=True))
 
 
 @pytest.fixture(scope="module")
-def encoded_alone(components):
-    return {text: components.text_encoder([text])[0] for text in (*PROMPTS, NEGATIVE)}
+def encoded_alone(ledger):
+    with ledger.text_encoder() as encoder:
+        return {text: encoder([text])[0] for text in (*PROMPTS, NEGATIVE)}
 
 
-def four(components, picture, pipeline_name):
+def four(ledger, picture, pipeline_name):
     """Requests of one batch key, as different as that allows."""
     rows = []
     for seed, (prompt, strength) in enumerate(zip(PROMPTS, (0.3, 0.6, 0.9, 1.0), strict=True)):
         first = [pinned(picture, strength=strength)] * (seed % 2)
         later = [pinned(picture, frame=8, strength=strength)]
         fields = {"prompt": prompt, "negative_prompt": NEGATIVE, "pipeline": pipeline_name}
-        rows.append(
-            small_resolved(components.files, seed=seed, images=tuple(first + later), **fields)
-        )
+        rows.append(small_resolved(ledger.files, seed=seed, images=tuple(first + later), **fields))
     return rows
 
 
-def rendered(components, requests, contexts):
+def rendered(ledger, requests, contexts):
     """Latents of requests in one batch."""
-    pipeline = PIPELINE_CLASSES[requests[0].pipeline](components)
-    batch = phases.encode(components, requests, contexts)
+    pipeline = PIPELINE_CLASSES[requests[0].pipeline](ledger)
+    batch = phases.encode(ledger, requests, contexts)
     return pipeline.refine(batch, pipeline.generate(batch))
 
 
@@ -63,17 +63,17 @@ def test_prompts_encoded_in_one_batch_equal_single_ones(encoded_together, encode
 
 @pytest.mark.parametrize("pipeline_name", PIPELINE_NAMES)
 def test_a_batch_gives_the_clips_of_single_requests(
-    components, picture, pipeline_name, encoded_together, encoded_alone
+    ledger, picture, pipeline_name, encoded_together, encoded_alone
 ):
-    requests = four(components, picture, pipeline_name)
+    requests = four(ledger, picture, pipeline_name)
     assert len({phases.batch_key(request) for request in requests}) == 1
-    batch = rendered(components, requests, encoded_together)
+    batch = rendered(ledger, requests, encoded_together)
     for request, together in zip(requests, batch, strict=True):
-        (alone,) = rendered(components, [request], encoded_alone)
+        (alone,) = rendered(ledger, [request], encoded_alone)
         assert_near(together.video, alone.video)
         assert_near(together.audio, alone.audio)
         clips: list[Any] = [
-            decoding.decode(components, request, one).collect() for one in (together, alone)
+            decoding.decode(ledger, request, one).collect() for one in (together, alone)
         ]
         difference = (clips[0].frames.int() - clips[1].frames.int()).abs()
         assert difference.max() <= 1
@@ -81,15 +81,15 @@ def test_a_batch_gives_the_clips_of_single_requests(
         assert_near(clips[0].audio.waveform, clips[1].audio.waveform)
 
 
-def test_requests_of_a_batch_give_different_clips(components, picture, encoded_together):
-    requests = four(components, picture, "one_stage")
-    videos = [latents.video for latents in rendered(components, requests, encoded_together)]
+def test_requests_of_a_batch_give_different_clips(ledger, picture, encoded_together):
+    requests = four(ledger, picture, "one_stage")
+    videos = [latents.video for latents in rendered(ledger, requests, encoded_together)]
     for index, video in enumerate(videos):
         assert all((video - other).abs().max() > 0.1 for other in videos[:index])
 
 
-def key(components, **fields):
-    return phases.batch_key(small_resolved(components.files, **fields))
+def key(ledger, **fields):
+    return phases.batch_key(small_resolved(ledger.files, **fields))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def key(components, **fields):
     ],
     ids=str,
 )
-def test_requests_that_cannot_share_a_batch_have_another_key(components, other):
-    assert key(components) != key(components, **other)
+def test_requests_that_cannot_share_a_batch_have_another_key(ledger, other):
+    assert key(ledger) != key(ledger, **other)
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_requests_that_cannot_share_a_batch_have_another_key(components, other):
     ],
     ids=str,
 )
-def test_requests_that_may_share_a_batch_have_one_key(components, other):
-    assert key(components) == key(components, **other)
+def test_requests_that_may_share_a_batch_have_one_key(ledger, other):
+    assert key(ledger) == key(ledger, **other)

@@ -34,8 +34,8 @@ def chains(call):
 
 
 @pytest.mark.parametrize("name", PIPELINE_NAMES)
-def test_at_most_eight_calls_lead_from_a_pipeline_to_the_attention_kernel(components, name):
-    pipeline, request = PIPELINE_CLASSES[name](components), small(pipeline=name)
+def test_at_most_eight_calls_lead_from_a_pipeline_to_the_attention_kernel(ledger, name):
+    pipeline, request = PIPELINE_CLASSES[name](ledger), small(pipeline=name)
     found = chains(lambda: pipeline(request))
     assert any("Transformer.forward" in chain for chain in found)
     assert not [chain for chain in found if len(chain) > MOST_CALLS]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rayreel.config.jobs import MemorySpec
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from rayreel.models.tiling import TileSizeConfig
@@ -30,17 +31,17 @@ from rayreel.media.mux import write_clip
 from rayreel.models.tiling import DimensionSizeConfig, TileSizeConfig
 from rayreel.pipelines.decoding import decode
 from rayreel.types import Latents
-from tests.pipelines.small import small_resolved, tiny_components
+from tests.pipelines.small import small_resolved, tiny_ledger
 
 torch.set_num_threads(1)
-components = tiny_components()
+ledger = tiny_ledger()
 whole = DimensionSizeConfig()
 tiles = DimensionSizeConfig(tile_size=32, overlap=8)
 tiling = TileSizeConfig(frames=tiles, height=whole, width=whole)
 for frames in (121, 481):
-    request = small_resolved(components.files, width=160, height=160, num_frames=frames)
+    request = small_resolved(ledger.files, width=160, height=160, num_frames=frames)
     latents = Latents(video=torch.randn(16, (frames - 1) // 8 + 1, 5, 5), audio=None)
-    write_clip(Path(sys.argv[1]), decode(components, request, latents, tiling=tiling))
+    write_clip(Path(sys.argv[1]), decode(ledger, request, latents, tiling=tiling))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -62,19 +63,20 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path, repository):
     assert long - short < 8 * MIB
 
 
-def test_chunks_are_as_many_frames_as_announced(components):
-    request = small_resolved(components.files, num_frames=121)
-    clip = decode(components, request, random_latents(121))
+def test_chunks_are_as_many_frames_as_announced(ledger):
+    request = small_resolved(ledger.files, num_frames=121)
+    clip = decode(ledger, request, random_latents(121))
     chunks = list(clip.frames)
     assert sum(map(len, chunks)) == clip.num_frames == 121
     assert max(map(len, chunks)) <= 8
 
 
-def test_whole_clips_can_be_decoded_in_one_tile(components):
-    request = small_resolved(components.files, num_frames=121)
-    latents = random_latents(121)
-    whole = decode(components, request, latents, tiling=TileSizeConfig.whole()).collect()
-    decoded = components.video_decoder(latents.video[None])[0]
+def test_whole_clips_can_be_decoded_in_one_tile(ledger):
+    request = small_resolved(ledger.files, num_frames=121)
+    latents: Any = random_latents(121)
+    whole = decode(ledger, request, latents, tiling=TileSizeConfig.whole()).collect()
+    with ledger.video_decoder() as decoder:
+        decoded = decoder(latents.video[None])[0]
     levels = ((decoded + 1) * 127.5).clamp(0, 255).byte()
     assert torch.equal(whole.frames, levels.permute(1, 2, 3, 0))
 
@@ -91,12 +93,12 @@ def failing_after(calls: int, decoder: torch.nn.Module) -> Any:
     return call
 
 
-def test_a_clip_that_fails_on_the_way_leaves_no_file(tmp_path, monkeypatch, components):
-    stage = DecodeStage("tiny", DEVICE, str(tmp_path))
+def test_a_clip_that_fails_on_the_way_leaves_no_file(tmp_path, monkeypatch, ledger):
+    stage = DecodeStage("tiny", DEVICE, MemorySpec(), str(tmp_path))
     stage.setup()
-    decoder = stage._components.video_decoder
-    monkeypatch.setattr(decoder, "forward", failing_after(1, decoder))
-    request = small_resolved(components.files, num_frames=121)
+    with stage._models.video_decoder() as decoder:
+        monkeypatch.setattr(decoder, "forward", failing_after(1, decoder))
+    request = small_resolved(ledger.files, num_frames=121)
     item = RenderItem(item_id="half", request=request, latents=random_latents(121))
     (failed,) = stage([item])
     assert isinstance(failed, ItemFailure)

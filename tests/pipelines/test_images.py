@@ -11,24 +11,23 @@ from tests.pipelines.small import pinned, small, small_resolved
 
 def generated(pipeline, **fields):
     """Video latent of a request at the end of stage 1."""
-    components = pipeline.components
-    (latents,) = pipeline.generate(
-        phases.encode(components, [small_resolved(components.files, **fields)])
-    )
+    ledger = pipeline.ledger
+    (latents,) = pipeline.generate(phases.encode(ledger, [small_resolved(ledger.files, **fields)]))
     return latents.video
 
 
 @pytest.mark.parametrize(("kind", "downscale"), [(OneStage, 1), (TwoStage, 2)])
-def test_a_kept_image_is_the_first_latent_frame_to_the_bit(components, picture, kind, downscale):
+def test_a_kept_image_is_the_first_latent_frame_to_the_bit(ledger, picture, kind, downscale):
     request = small()
-    video = generated(kind(components), images=(pinned(picture, 0),))
+    video = generated(kind(ledger), images=(pinned(picture, 0),))
     pixels = fit(load_image(picture), request.height // downscale, request.width // downscale)
-    encoded = components.video_encoder(to_model_input(pixels))
+    with ledger.video_encoder() as encoder:
+        encoded = encoder(to_model_input(pixels))
     assert torch.equal(video[:, :1], encoded[0])
 
 
-def test_an_image_changes_the_frames_that_it_does_not_pin(components, picture):
-    pipeline = OneStage(components)
+def test_an_image_changes_the_frames_that_it_does_not_pin(ledger, picture):
+    pipeline = OneStage(ledger)
     plain, first, last = (
         generated(pipeline, images=images)
         for images in ((), (pinned(picture, 0),), (pinned(picture, 8),))
@@ -37,14 +36,14 @@ def test_an_image_changes_the_frames_that_it_does_not_pin(components, picture):
         assert (conditioned[:, 1:] - plain[:, 1:]).abs().max() > 0.01
 
 
-def test_an_image_of_strength_0_changes_nothing(components, picture):
-    pipeline = OneStage(components)
+def test_an_image_of_strength_0_changes_nothing(ledger, picture):
+    pipeline = OneStage(ledger)
     ignored = generated(pipeline, images=(pinned(picture, 0, 0.0),))
     assert torch.equal(ignored, generated(pipeline))
 
 
-def test_a_stronger_image_is_nearer(components, picture):
-    pipeline = OneStage(components)
+def test_a_stronger_image_is_nearer(ledger, picture):
+    pipeline = OneStage(ledger)
     kept, stronger, weaker = (
         generated(pipeline, images=(pinned(picture, 0, strength),))[:, 0]
         for strength in (1.0, 0.8, 0.4)
@@ -52,9 +51,9 @@ def test_a_stronger_image_is_nearer(components, picture):
     assert (stronger - kept).norm() < (weaker - kept).norm()
 
 
-def test_an_image_that_cannot_be_read_is_named(components, tmp_path):
+def test_an_image_that_cannot_be_read_is_named(ledger, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     for path in (tmp_path / "missing.png", broken):
         with pytest.raises(MediaError, match=path.name):
-            OneStage(components)(small(images=(pinned(path, 0),)))
+            OneStage(ledger)(small(images=(pinned(path, 0),)))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rayreel.config.jobs import MemorySpec
 from rayreel.errors import CheckpointError, ItemError
 from rayreel.stages.base import ItemFailure, RenderItem, in_groups, run_stage
 from rayreel.stages.decode import DecodeStage
@@ -13,6 +14,8 @@ from rayreel.stages.denoise import GenerateStage, RefineStage
 from rayreel.stages.text import TextStage
 from rayreel.types import Latents, TextContext
 from tests.pipelines.small import DEVICE, small
+
+MEMORY = MemorySpec()
 
 
 class Work:
@@ -123,10 +126,10 @@ def test_the_time_of_every_stage_is_noted():
 @pytest.mark.parametrize(
     "stage",
     [
-        TextStage("tiny", DEVICE),
-        GenerateStage("tiny", DEVICE),
-        RefineStage("tiny", DEVICE),
-        DecodeStage("tiny", DEVICE, "run"),
+        TextStage("tiny", DEVICE, MEMORY),
+        GenerateStage("tiny", DEVICE, MEMORY),
+        RefineStage("tiny", DEVICE, MEMORY),
+        DecodeStage("tiny", DEVICE, MEMORY, "run"),
     ],
     ids=lambda stage: stage.name,
 )

@@ -4,15 +4,18 @@ import hashlib
 
 import pytest
 
+from rayreel.config.jobs import MemorySpec
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from rayreel.pipelines import PIPELINE_CLASSES
-from rayreel.pipelines.components import components_for
+from rayreel.pipelines.ledger import ledger_for
 from rayreel.stages.base import ItemFailure, RenderItem, run_stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
 from rayreel.stages.text import TextStage
 from tests.pipelines.small import DEVICE, PIPELINE_NAMES, pinned, small, small_resolved
+
+MEMORY = MemorySpec()
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stages(folder):
     made = (
-        TextStage("tiny", DEVICE),
-        GenerateStage("tiny", DEVICE),
-        RefineStage("tiny", DEVICE),
-        DecodeStage("tiny", DEVICE, str(folder)),
+        TextStage("tiny", DEVICE, MEMORY),
+        GenerateStage("tiny", DEVICE, MEMORY),
+        RefineStage("tiny", DEVICE, MEMORY),
+        DecodeStage("tiny", DEVICE, MEMORY, str(folder)),
     )
     for stage in made:
         stage.setup()
@@ -34,7 +37,7 @@ def stages(folder):
 
 
 def item(name, **fields):
-    files = components_for("tiny", DEVICE).files
+    files = ledger_for("tiny", DEVICE, MEMORY).files
     return RenderItem(item_id=name, request=small_resolved(files, **fields))
 
 
@@ -47,7 +50,7 @@ def chained(stages, results):
 @pytest.mark.parametrize("name", PIPELINE_NAMES)
 def test_stages_give_the_clip_of_the_pipeline(stages, folder, name):
     (done,) = chained(stages, [item(name, pipeline=name)])
-    clip = PIPELINE_CLASSES[name](components_for("tiny", DEVICE))(small(pipeline=name))
+    clip = PIPELINE_CLASSES[name](ledger_for("tiny", DEVICE, MEMORY))(small(pipeline=name))
     assert done.output.sha256 == hashlib.sha256(clip.frames.numpy().data).hexdigest()
     assert (folder / done.output.path).stat().st_size == done.output.num_bytes
     assert [stage for stage, _ in done.seconds] == ["text", "stage1", "stage2", "decode"]

@@ -7,6 +7,7 @@ from typing import get_args
 from rayreel.checkpoints.fingerprint import fingerprint_file, fingerprint_folder
 from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.reader import WeightFile
+from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.config.jobs import AdapterSpec, ModelSpec
 from rayreel.config.model import (
     AudioVAEConfig,
@@ -29,7 +30,7 @@ class ModelFiles:
     Attributes:
         spec: Absolute paths.
         transformer_file: Transformer and connectors, and whatever else the checkpoint holds.
-        gemma: Folder or packed file of the text encoder.
+        text_encoder: Language model, in a folder or a packed file.
         upsampler_file: Latent upsampler, where the model has one.
         loras: Adapters of the transformer.
         distilled_lora: The one that makes the transformer a distilled one.
@@ -48,7 +49,7 @@ class ModelFiles:
         self._opened: dict[str, WeightFile] = {}
         self._hashes: dict[Path, str] = {}
         self.transformer_file = self._component("transformer", "checkpoint")
-        self.gemma = Path(spec.gemma)
+        self.text_encoder = TextEncoderFiles(Path(spec.gemma))
         self.upsampler_file = self._open(spec.upsampler) if spec.upsampler else None
         self.loras = tuple(map(self._adapter, spec.loras))
         self.distilled_lora = self._adapter(spec.distilled_lora) if spec.distilled_lora else None
@@ -57,7 +58,7 @@ class ModelFiles:
     def text_file(self) -> WeightFile:
         """Text projection and connectors; they may lie in different files of a set."""
         others = [self.spec.text_projection]
-        if self.gemma.is_file():
+        if self.text_encoder.packed:
             others.append(self.spec.gemma)
         return self.transformer_file.joined(*(self._open(path) for path in others if path))
 
@@ -156,8 +157,9 @@ class ModelFiles:
         spec = self.spec
         match field:
             case "gemma":
-                folder = self.gemma.is_dir()
-                return fingerprint_folder(self.gemma) if folder else self._hash(self.gemma)
+                path = self.text_encoder.path
+                packed = self.text_encoder.packed
+                return self._hash(path) if packed else fingerprint_folder(path)
             case "loras":
                 return ",".join(map(self._identity, spec.loras))
             case "distilled_lora":
@@ -168,7 +170,7 @@ class ModelFiles:
 
     def _parts(self, field: ModelFile) -> tuple[Path, ...]:
         """Files that a component is read from, wherever the spec names them."""
-        silent = self.transformer.streams == "video"
+        silent = not self.transformer.has_audio
         match field:
             case "transformer":
                 return self.transformer_file.parts
@@ -190,7 +192,7 @@ class ModelFiles:
     def _identity(self, adapter: AdapterSpec) -> str:
         return f"{self._hash(Path(adapter.path))}*{adapter.strength!r}"
 
-    def _component(self, *fields: ModelFile) -> WeightFile:
+    def _component(self, *fields: str) -> WeightFile:
         """The first file that the spec names for a component."""
         paths = [path for field in fields if (path := getattr(self.spec, field))]
         if not paths:

@@ -175,57 +175,103 @@ class Adapter:
         return {key.removeprefix("transformer."): value for key, value in dict(config).items()}
 
 
-def fuse(
-    weights: Mapping[str, Tensor],
-    adapters: Sequence[Adapter],
-    *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    aggregate_dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str | None = None,
-    rounding: Rounding | None = None,
-) -> dict[str, Tensor]:
-    """Add adapters to weights: ``W + sum(strength * B @ A)``.
+@dataclass(frozen=True)
+class Fusion:
+    """Adapters as they change one model's weights: ``W + sum(strength * B @ A)``.
 
     The sum of products is accumulated in ``aggregate_dtype`` in the order of the adapters, added to
     the weight in that dtype and cast to the weight's own, as the reference does: results are equal
     to the bit for bfloat16 weights. Float8 weights with a scale are widened to float32, and rounded
     again with a scale of their own; those without one are rounded as ``rounding`` says.
 
-    Args:
-        weights: Weights and scales by name; unchanged, and shared where no adapter touches them.
-        adapters: Adapters; those of strength 0 are not read.
-        shapes: Of all weights of the model, where ``weights`` are a part of them.
+    Attributes:
+        shapes: Of all weights of the model, by name.
+        adapters: In order; those of strength 0 are not looked at.
         aggregate_dtype: Floating dtype of the products and of the sum.
-        device: Where products are formed and fused weights are; by default where the weights are.
         rounding: Of unscaled float8 weights; by default stochastic on CUDA and to the nearest
             elsewhere, as in the reference. Both give the same result each time.
-
-    Returns:
-        The weights with the fused ones replaced.
-
-    Raises:
-        CheckpointError: If an adapter changes none of the weights, or a product does not fit.
     """
-    fused = dict(weights)
-    for name, contributions in _contributions(shapes or _shapes(weights), adapters).items():
-        if name not in weights:
-            continue
-        on = weights[name].device if device is None else torch.device(device)
-        delta = _delta(contributions, aggregate_dtype, on)
-        fused |= _added(name, weights, delta, rounding)
-    return fused
+
+    shapes: Mapping[str, tuple[int, ...]]
+    adapters: Sequence[Adapter]
+    aggregate_dtype: torch.dtype = torch.bfloat16
+    rounding: Rounding | None = None
+
+    @cached_property
+    def contributions(self) -> "dict[str, list[tuple[Adapter, Factors]]]":
+        """What is added to each weight that changes, in order.
+
+        Raises:
+            CheckpointError: As ``Adapter.targets`` does.
+        """
+        found = defaultdict[str, list[tuple[Adapter, Factors]]](list)
+        for adapter in self.adapters:
+            if adapter.strength != 0:
+                for name, factors in adapter.targets(self.shapes).items():
+                    found[name].append((adapter, factors))
+        return dict(found)
+
+    def apply(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Add the adapters to some or all of the model's weights, on the devices where these are.
+
+        Args:
+            weights: Weights and scales by name; unchanged, and shared where nothing is added.
+
+        Returns:
+            The weights with the fused ones replaced.
+        """
+        fused = dict(weights)
+        for name in self.contributions.keys() & weights.keys():
+            fused |= self.added(name, weights)
+        return fused
+
+    def added(
+        self, name: str, weights: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> dict[str, Tensor]:
+        """A weight that changes, fused, with its new scale if it has one.
+
+        Args:
+            name: Of the weight.
+            weights: It and its scale.
+            device: Where it is fused; by default where it is.
+        """
+        weight = weights[name] if device is None else weights[name].to(device)
+        delta = self._delta(name, weight.device)
+        scale = weights.get(f"{name}_scale")
+        if weight.dtype not in FLOAT8:
+            return {name: (delta + weight.to(delta.dtype)).to(weight.dtype)}
+        if scale is not None:
+            total = widened(weight, scale.to(delta.device), torch.float32) + delta.float()
+            values, scale = quantize_per_tensor(total, weight.dtype)
+            return {name: values, f"{name}_scale": scale}
+        rounding = self.rounding or ("stochastic" if delta.is_cuda else "nearest")
+        if rounding == "stochastic":
+            total = fused_add_round_(delta.bfloat16(), weight.contiguous())
+        else:
+            total = delta + weight.to(delta.dtype)
+        return {name: to_float8(total, weight.dtype)}
+
+    def _delta(self, name: str, device: torch.device) -> Tensor:
+        """Sum of the products of one weight, ``(out, in)``."""
+        delta: Tensor | None = None
+        for adapter, factors in self.contributions[name]:
+            factor = adapter.strength * factors.scale
+            down, up = (
+                adapter.file.tensor(half).to(device).to(self.aggregate_dtype)
+                for half in (factors.down, factors.up)
+            )
+            if delta is None:
+                delta = (up * factor) @ down
+            else:
+                delta.addmm_(up, down, alpha=factor)
+        assert delta is not None, "every weight that changes has a contribution"
+        return delta
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def apply_adapters(
-    model: nn.Module,
-    base: Mapping[str, Tensor],
-    old: Sequence[Adapter],
-    new: Sequence[Adapter],
-    *,
-    aggregate_dtype: torch.dtype = torch.bfloat16,
-    rounding: Rounding | None = None,
+def exchange_adapters(
+    model: nn.Module, base: Mapping[str, Tensor], old: Fusion, new: Fusion
 ) -> None:
     """Exchange the adapters of a loaded network, without loading it again.
 
@@ -234,84 +280,24 @@ def apply_adapters(
     without any to one that never had some. Nothing is subtracted.
 
     Args:
-        model: Network that ``build`` made of ``fuse(base, old)``; its weights are rebound, not
-            written to, as they may be shared.
+        model: Network whose weights are those of ``old``; they are rebound, not written to, as they
+            may be shared.
         base: Weights and scales by name, without adapters.
         old: What is fused into the network.
-        new: What shall be; may be empty.
-        aggregate_dtype: As for ``fuse``.
-        rounding: As for ``fuse``.
+        new: What shall be.
 
     Raises:
-        CheckpointError: As for ``fuse``; the network is then as it was.
+        CheckpointError: As for ``Fusion``; the network is then as it was.
     """
-    shapes = _shapes(base)
-    before, after = _contributions(shapes, old), _contributions(shapes, new)
+    before, after = old.contributions, new.contributions
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) == after.get(name):
             continue
         changed = {key: base[key] for key in (name, f"{name}_scale") if key in base}
         if name in after:
-            device = model.get_parameter(name).device
-            delta = _delta(after[name], aggregate_dtype, device)
-            changed |= _added(name, base, delta, rounding)
+            changed |= new.added(name, base, model.get_parameter(name).device)
         for key, tensor in changed.items():
             _rebind(model, key, tensor)
-
-
-_Contributions = list[tuple[Adapter, Factors]]
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in weights.items()}
-
-
-def _contributions(
-    shapes: Mapping[str, tuple[int, ...]], adapters: Sequence[Adapter]
-) -> dict[str, _Contributions]:
-    """What is added to each weight, in order; adapters of strength 0 are not looked at."""
-    found = defaultdict[str, _Contributions](list)
-    for adapter in adapters:
-        if adapter.strength != 0:
-            for name, factors in adapter.targets(shapes).items():
-                found[name].append((adapter, factors))
-    return dict(found)
-
-
-def _delta(contributions: _Contributions, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Sum of the products of one weight, ``(out, in)``."""
-    delta: Tensor | None = None
-    for adapter, factors in contributions:
-        factor = adapter.strength * factors.scale
-        down, up = (
-            adapter.file.tensor(name).to(device).to(dtype) for name in (factors.down, factors.up)
-        )
-        if delta is None:
-            delta = (up * factor) @ down
-        else:
-            delta.addmm_(up, down, alpha=factor)
-    assert delta is not None
-    return delta
-
-
-def _added(
-    name: str, weights: Mapping[str, Tensor], delta: Tensor, rounding: Rounding | None
-) -> dict[str, Tensor]:
-    """A weight plus its delta, on the device of the delta, with its new scale if it has one."""
-    weight, scale = weights[name].to(delta.device), weights.get(f"{name}_scale")
-    if weight.dtype not in FLOAT8:
-        return {name: (delta + weight.to(delta.dtype)).to(weight.dtype)}
-    if scale is not None:
-        total = widened(weight, scale.to(delta.device), torch.float32) + delta.float()
-        values, scale = quantize_per_tensor(total, weight.dtype)
-        return {name: values, f"{name}_scale": scale}
-    if rounding is None:
-        rounding = "stochastic" if delta.is_cuda else "nearest"
-    if rounding == "stochastic":
-        total = fused_add_round_(delta.bfloat16(), weight.contiguous())
-    else:
-        total = delta + weight.to(delta.dtype)
-    return {name: to_float8(total, weight.dtype)}
 
 
 def _rebind(model: nn.Module, name: str, tensor: Tensor) -> None:

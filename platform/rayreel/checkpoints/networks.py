@@ -1,30 +1,32 @@
 """Which class, which architecture and which weights make each network of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
-from transformers import Gemma3TextModel
+from torch import Tensor, nn
 
 from rayreel.checkpoints import keys
-from rayreel.checkpoints.builder import Shape, build, check_fit, construct
+from rayreel.checkpoints.builder import outline
+from rayreel.checkpoints.compatibility import piece_faults
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.checkpoints.lora import Adapter, fuse
+from rayreel.checkpoints.lora import Adapter, Fusion
+from rayreel.checkpoints.quantization import QuantizationName, cast_weight, meta_tensors, quantize
 from rayreel.checkpoints.reader import WeightFile
+from rayreel.errors import CheckpointError
 from rayreel.models.audio_vae import AudioDecoder
 from rayreel.models.statistics import PerChannelStatistics
-from rayreel.models.text.gemma import gemma_config
 from rayreel.models.text.processor import EmbeddingsProcessor
-from rayreel.models.text.tokenizer import PromptTokenizer
 from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.models.vocoder import BandwidthExtendedVocoder, Vocoder, make_vocoder
 
 M = TypeVar("M", bound=nn.Module)
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -35,45 +37,97 @@ class Network(Generic[M]):
         make: Constructs it, without weights.
         file: Holds the weights.
         rules: Where in the file they lie.
+        quantization: How the weights of linear layers are held.
     """
 
     make: Callable[[], M]
     file: WeightFile
     rules: keys.Rules
+    quantization: QuantizationName = "auto"
 
-    def build(
-        self, device: torch.device, dtype: torch.dtype, adapters: tuple[Adapter, ...] = ()
-    ) -> M:
-        """The network with weights and adapters; raises ``CheckpointError`` if they do not fit."""
-        tensors = keys.component_tensors(self.file, self.rules)
-        if adapters:
-            tensors = fuse(tensors, adapters)
-        return build(self.make, tensors, device=device, dtype=dtype, source=str(self.file.path))
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Names in the file by name in the network; raises ``CheckpointError`` if there is none."""
+        return keys.component_names(self.file, self.rules)
 
-    def check(self) -> None:
-        """Compare names and shapes with the file's header; raises ``CheckpointError``."""
-        model = construct(self.make, source=str(self.file.path))
-        names = keys.component_names(self.file, self.rules)
-        given = {new: self.file.shape(old) for new, old in names.items()}
-        check_fit(model, given, source=str(self.file.path))
+    @property
+    def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype, in safetensors' spelling, of what the file has of the network."""
+        file = self.file
+        return {new: (file.shape(old), file.dtype(old)) for new, old in self.names.items()}
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes of the file's weights."""
+        return {name: shape for name, (shape, _) in self.header.items()}
+
+    def outline(self) -> M:
+        """The network on the meta device, from headers alone.
+
+        Raises:
+            CheckpointError: If it does not fit the file's names and shapes.
+        """
+        tensors = quantize(meta_tensors(self.header), self.quantization)
+        return outline(self.make, tensors, source=str(self.file.path))
+
+    def weights(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        fusion: Fusion | None = None,
+        wanted: Callable[[str], bool] = lambda _: True,
+    ) -> dict[str, Tensor]:
+        """Weights as the network computes with them.
+
+        They are prepared on the device, layer by layer, so that it need not hold any of them twice.
+
+        Args:
+            device: Where they go.
+            dtype: Of weights that are not kept in one of their own.
+            fusion: Adapters to fuse.
+            wanted: Which are read, by name in the network.
+        """
+        layers: dict[str, list[str]] = {}
+        for name in self.names:
+            if wanted(name):
+                layers.setdefault(name.rpartition(".")[0], []).append(name)
+        prepared: dict[str, Tensor] = {}
+        for layer in layers.values():
+            stored = {name: self.file.tensor(self.names[name]).to(device) for name in layer}
+            tensors = quantize(stored, self.quantization)
+            if fusion:
+                tensors = fusion.apply(tensors)
+            prepared |= {name: cast_weight(name, t, dtype) for name, t in tensors.items()}
+        return prepared
+
+    def stored(self) -> dict[str, Tensor]:
+        """Mapped weights after quantisation, without adapters."""
+        return quantize(
+            {name: self.file.tensor(old) for name, old in self.names.items()}, self.quantization
+        )
 
 
 def transformer(files: ModelFiles) -> Network[Transformer]:
     """Tokens to velocities."""
     config = files.transformer
-    return Network(lambda: Transformer(config), files.transformer_file, keys.TRANSFORMER)
+    return Network(
+        lambda: Transformer(config),
+        files.transformer_file,
+        keys.TRANSFORMER,
+        files.spec.quantization,
+    )
 
 
 def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
     """Hidden states of the language model to text contexts."""
-    config = files.text
-    gemma = gemma_config(files.gemma)
+    config, encoder = files.text, files.text_encoder
 
     def make() -> EmbeddingsProcessor:
         return EmbeddingsProcessor(
             config,
-            hidden_size=gemma.hidden_size,
-            num_hidden_states=gemma.num_hidden_layers + 1,
+            hidden_size=encoder.hidden_size,
+            num_hidden_states=encoder.num_hidden_states,
         )
 
     return Network(make, files.text_file, keys.TEXT)
@@ -122,42 +176,71 @@ def upsampler(files: ModelFiles) -> Network[LatentUpsampler]:
     return Network(lambda: LatentUpsampler(config), files.upsampler_file, keys.UPSAMPLER)
 
 
+def all_networks(files: ModelFiles) -> dict[str, Callable[[], Network[Any]]]:
+    """Networks that a model has, by name, as far as its files state it; none is made yet."""
+    found: dict[str, Callable[[ModelFiles], Network[Any]]] = {
+        "transformer": transformer,
+        "text projection": embeddings_processor,
+        "video encoder": video_encoder,
+        "video decoder": video_decoder,
+    }
+    if files.transformer.has_audio:
+        found |= {"audio decoder": audio_decoder, "vocoder": vocoder}
+    if files.upsampler_file:
+        found["upsampler"] = upsampler
+    return {name: partial(make, files) for name, make in found.items()}
+
+
 def check_networks(files: ModelFiles) -> None:
     """Compare every network and adapter of a model with its files, from headers only.
 
     Raises:
-        CheckpointError: If weights are missing, unexpected or misshapen.
+        CheckpointError: If weights are missing, unexpected or misshapen, or files do not belong
+            together; all of it is named.
     """
-    _check_gemma(files.gemma)
-    all_of_them: tuple[Callable[[ModelFiles], Network[Any]], ...] = (
-        transformer,
-        embeddings_processor,
-        video_encoder,
-        video_decoder,
-        audio_decoder,
-        vocoder,
+    if faults := list(network_faults(files)):
+        raise CheckpointError("\n".join(faults))
+
+
+def network_faults(files: ModelFiles) -> Iterator[str]:
+    """What is wrong with a model's networks and adapters, and what does not belong together."""
+    checks: list[Callable[[], None]] = [files.text_encoder.check]
+    checks += [partial(_check, make) for make in all_networks(files).values()]
+    checks += [
+        partial(_check_adapter, files, adapter)
+        for adapter in files.adapters(distilled=True)
+        if adapter.strength != 0
+    ]
+    before = None
+    for check in checks:
+        try:
+            check()
+        except CheckpointError as error:
+            # Networks of one file share what is wrong with it as a whole.
+            if str(error) != before:
+                before = str(error)
+                yield before
+    if before is None:
+        yield from misfits(files)
+
+
+def misfits(files: ModelFiles) -> list[str]:
+    """Files that do not belong together, a line each."""
+    audio = files.transformer.has_audio
+    return piece_faults(
+        transformer=files.transformer_file,
+        text_encoder=files.text_encoder,
+        text_projection=files.text_file,
+        video_vae=files.video_vae_file,
+        audio_vae=files.audio_vae_file if audio else None,
+        vocoder=files.vocoder_file if audio else None,
+        upsampler=files.upsampler_file,
     )
-    for network in all_of_them:
-        network(files).check()
-    if files.upsampler_file:
-        upsampler(files).check()
-    names = keys.component_names(files.transformer_file, keys.TRANSFORMER)
-    shapes = {new: files.transformer_file.shape(old) for new, old in names.items()}
-    for adapter in files.adapters(distilled=True):
-        if adapter.strength != 0:
-            adapter.targets(shapes)
 
 
-def _check_gemma(folder: Path) -> None:
-    config = gemma_config(folder)
-    PromptTokenizer(folder)
-    given: dict[str, Shape] = {}
-    for path in folder.glob("*.safetensors"):
-        file = WeightFile(path)
-        given |= {
-            new: file.shape(old)
-            for old in file.names
-            if (new := keys.rename(old, keys.LANGUAGE_MODEL)) is not None
-        }
-    model = construct(lambda: Gemma3TextModel(config), source=str(folder))
-    check_fit(model, given, source=str(folder))
+def _check(make: Callable[[], Network[Any]]) -> None:
+    make().outline()
+
+
+def _check_adapter(files: ModelFiles, adapter: Adapter) -> None:
+    adapter.targets(transformer(files).shapes)

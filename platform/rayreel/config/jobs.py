@@ -5,12 +5,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rayreel.config.base import StrictModel
+from rayreel.config.model import AttentionBackend
 from rayreel.config.request import RequestFields
 
 StageName = Literal["text", "stage1", "stage2", "decode"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
-AttentionName = Literal["auto", "flash4", "flash3", "flash2", "xformers", "sdpa"]
 
 
 # What stages that share an actor may differ in.
@@ -82,11 +82,13 @@ class MemorySpec(StrictModel):
 
     ``resident`` keeps it there; ``per_call`` loads it for each batch and drops it; ``offload``
     keeps it in the host's memory between calls, and brings the transformer and the text encoder to
-    the device block by block; ``disk`` does the same from the mapped files, holding nothing.
+    the device block by block; ``disk`` does the same from the mapped files, holding nothing. A
+    transformer that is needed with several sets of adapters is there once for each of them, or with
+    ``exchange`` once, its changed weights made anew whenever another set is wanted.
     """
 
     text_encoder: Hold = "resident"
-    transformer: Hold = "resident"
+    transformer: Hold | Literal["exchange"] = "resident"
     video_encoder: Hold = "resident"
     upsampler: Hold = "resident"
     video_decoder: Hold = "resident"
@@ -100,7 +102,7 @@ class StageSpec(StrictModel):
     batch_size: int = Field(default=1, ge=1, description="same-shape requests in one call, at most")
     device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
     dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
-    attention: AttentionName = Field(
+    attention: AttentionBackend = Field(
         default="auto", description="kernels of attention; auto: the fastest that can serve a call"
     )
     cpus: float | None = Field(

@@ -5,22 +5,22 @@ from collections.abc import Sequence
 
 from rayreel.config.request import RenderRequest
 from rayreel.pipelines import phases
-from rayreel.pipelines.components import Components
 from rayreel.pipelines.decoding import decode
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.phases import EncodedRequest
 from rayreel.pipelines.resolve import resolve
 from rayreel.types import Clip, Latents
 
 
 class Pipeline(ABC):
-    """A way of sampling; takes its components once and requests per call.
+    """A way of sampling; takes its ledger of networks once and requests per call.
 
     ``generate`` and ``refine`` are apart so that a job can give each its own workers.
     """
 
-    def __init__(self, components: Components) -> None:
-        """Keep the components; they load when they are first used."""
-        self.components = components
+    def __init__(self, ledger: ModelLedger) -> None:
+        """Keep the ledger; networks load when they are first used."""
+        self.ledger = ledger
 
     @abstractmethod
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
@@ -43,7 +43,7 @@ class Pipeline(ABC):
         """
         if request.seed is None:
             raise ValueError("seed=None: a request on its own needs a seed")
-        request = resolve(request, self.components.files)
-        batch = phases.encode(self.components, [request])
+        request = resolve(request, self.ledger.files)
+        batch = phases.encode(self.ledger, [request])
         latents = self.refine(batch, self.generate(batch))
-        return decode(self.components, request, latents[0]).collect()
+        return decode(self.ledger, request, latents[0]).collect()

@@ -9,7 +9,7 @@ from rayreel.config.request import RenderRequest
 from rayreel.models.tiling import TileSizeConfig, Tiling
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.vocoder import decode_audio
-from rayreel.pipelines.components import Components
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import Audio, ClipStream, Latents, seeded_generator
 
 CHUNK_FRAMES = 8
@@ -18,7 +18,7 @@ CHUNK_FRAMES = 8
 
 @torch.inference_mode()
 def decode(
-    components: Components,
+    ledger: ModelLedger,
     request: RenderRequest,
     latents: Latents,
     *,
@@ -27,7 +27,7 @@ def decode(
     """Decode one clip: its sound now, its frames when they are read.
 
     Args:
-        components: For the decoders.
+        ledger: For the decoders.
         request: Of the clip.
         latents: What the pipeline made.
         tiling: Of the picture; ``None`` takes the tiles that published pipelines decode with.
@@ -39,31 +39,33 @@ def decode(
         ValueError: If the tiling does not fit; when the first frames are read.
     """
     assert latents.video is not None, "every pipeline makes a picture"
-    video = latents.video[None].to(components.device, components.dtype)
-    factors = components.files.factors
+    video = latents.video[None].to(ledger.device, ledger.dtype)
+    factors = ledger.files.factors
     if tiling is None:
         tiling = TileSizeConfig.from_long_side(request.height, request.width, factor=factors.height)
     return ClipStream(
-        frames=_frames(components, video, tiling, request.seed or 0),
+        frames=_frames(ledger, video, tiling, request.seed or 0),
         num_frames=(video.shape[2] - 1) * factors.time + 1,
         fps=request.fps,
-        audio=None if latents.audio is None else _sound(components, latents.audio),
+        audio=None if latents.audio is None else _sound(ledger, latents.audio),
     )
 
 
 @torch.inference_mode()
 def _frames(
-    components: Components, latent: Tensor, tiling: Tiling, seed: int
+    ledger: ModelLedger, latent: Tensor, tiling: Tiling, seed: int
 ) -> Generator[Tensor, None, None]:
     noise = gaussian(seeded_generator(seed, "video/decode"))
-    for chunk in tiled_decode(components.video_decoder, latent, tiling, noise=noise):
-        for part in torch.split(chunk, CHUNK_FRAMES, dim=2):
-            yield to_rgb(part)[0].cpu()
-        # Or it would be in memory beside the next one while that is decoded.
-        del chunk, part
+    with ledger.video_decoder() as decoder:
+        for chunk in tiled_decode(decoder, latent, tiling, noise=noise):
+            for part in torch.split(chunk, CHUNK_FRAMES, dim=2):
+                yield to_rgb(part)[0].cpu()
+            # Or it would be in memory beside the next one while that is decoded.
+            del chunk, part
 
 
-def _sound(components: Components, latent: Tensor) -> Audio:
-    batch = latent[None].to(components.device, components.dtype)
-    waveform = decode_audio(components.audio_decoder, components.vocoder, batch)[0].cpu()
-    return Audio(waveform=waveform, sample_rate_hz=components.vocoder.sample_rate_hz)
+def _sound(ledger: ModelLedger, latent: Tensor) -> Audio:
+    batch = latent[None].to(ledger.device, ledger.dtype)
+    with ledger.audio_decoder() as decoder, ledger.vocoder() as vocoder:
+        waveform = decode_audio(decoder, vocoder, batch)[0].cpu()
+        return Audio(waveform=waveform, sample_rate_hz=vocoder.sample_rate_hz)

@@ -4,9 +4,11 @@ import time
 from dataclasses import dataclass
 from functools import cache
 
+import psutil
 import torch
 
-from rayreel.config.jobs import DeviceName, DtypeName
+from rayreel.config.jobs import DtypeName, StageSpec
+from rayreel.config.model import AttentionBackend
 from rayreel.errors import SpecError
 
 
@@ -18,11 +20,13 @@ class Device:
         name: ``cuda``, ``mps`` or ``cpu``.
         dtype: Name of the dtype of weights and activations.
         reason: For logs and ``run.json``.
+        attention: Kernels of attention, or ``auto``.
     """
 
     name: str
     dtype: str
     reason: str
+    attention: AttentionBackend = "auto"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -34,18 +38,19 @@ class Device:
         }[self.dtype]
 
 
-def choose_device(device: DeviceName, dtype: DtypeName, *, cluster_gpus: float = 0) -> Device:
+def choose_device(choice: StageSpec, *, cluster_gpus: float = 0) -> Device:
     """Resolve ``auto``: CUDA, then MPS, then CPU; the dtype follows from the device.
 
     Args:
-        device: What the spec says.
-        dtype: What the spec says; ``auto`` is bfloat16 on accelerators, the files' own dtype, and
-            on a CPU whichever of float32 and bfloat16 multiplies matrices faster.
+        choice: Device, dtype and attention as the spec has them. Where the dtype is ``auto``, it is
+            bfloat16 on accelerators, the files' own dtype, and on a CPU whichever of float32 and
+            bfloat16 multiplies matrices faster.
         cluster_gpus: GPUs that the workers may get; this process may have none itself.
 
     Raises:
         SpecError: If a device is named that is not there.
     """
+    device, dtype = choice.device, choice.dtype
     have = {"cuda": bool(cluster_gpus) or torch.cuda.is_available(), "cpu": True}
     have["mps"] = torch.backends.mps.is_available()
     if device == "auto":
@@ -56,13 +61,41 @@ def choose_device(device: DeviceName, dtype: DtypeName, *, cluster_gpus: float =
     else:
         there = ", ".join(sorted(candidate for candidate, found in have.items() if found))
         raise SpecError(f"device {device!r} is not available here; available: {there}")
-    if dtype != "auto":
-        return Device(name, dtype, f"{reason}; the spec says {dtype}")
-    if name != "cpu":
-        return Device(name, "bfloat16", f"{reason}; bfloat16 is the weight files' dtype")
+    if dtype == "auto":
+        dtype, why = _dtype_of(name)
+    else:
+        why = f"the spec says {dtype}"
+    return Device(name, dtype, f"{reason}; {why}", choice.attention)
+
+
+def _dtype_of(device: str) -> tuple[DtypeName, str]:
+    """The dtype that suits a device, and why."""
+    if device != "cpu":
+        return "bfloat16", "bfloat16 is the weight files' dtype"
     gain = _bfloat16_gain()
-    fast = "bfloat16" if gain > 1.5 else "float32"
-    return Device(name, fast, f"{reason}; bfloat16 products run at {gain:.2g}x float32's speed")
+    said = f"bfloat16 products run at {gain:.2g}x float32's speed"
+    return ("bfloat16" if gain > 1.5 else "float32"), said
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what PyTorch keeps of a device's memory for later allocations."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated: of the GPU's memory, or of the machine's.
+
+    What PyTorch keeps for later allocations counts as free.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return int(psutil.virtual_memory().available)
 
 
 @cache

@@ -18,10 +18,9 @@ class Distilled(Pipeline):
         phase = Phase(
             name="stage1", downscale=2, sigmas=torch.tensor(DISTILLED_SIGMAS), guided=False
         )
-        return denoise(self.components, self.components.distilled_transformer, batch, phase)
+        return denoise(self.ledger.distilled, batch, phase)
 
     def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
         """Double and refine both streams."""
-        larger = upsample(self.components, latents)
-        weights = self.components.distilled_transformer
-        return denoise(self.components, weights, batch, STAGE_2, larger)
+        larger = upsample(self.ledger, latents)
+        return denoise(self.ledger.distilled, batch, STAGE_2, larger)

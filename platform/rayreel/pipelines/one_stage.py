@@ -13,4 +13,4 @@ class OneStage(Pipeline):
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """All of the denoising."""
         phase = Phase(name="stage1", downscale=1, sigmas=run_sigmas(batch[0].request), guided=True)
-        return denoise(self.components, self.components.transformer, batch, phase)
+        return denoise(self.ledger, batch, phase)

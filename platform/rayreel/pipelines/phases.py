@@ -21,7 +21,7 @@ from rayreel.diffusion.schedulers import (
 )
 from rayreel.diffusion.steppers import Euler
 from rayreel.models.upsampler import upsample_latents
-from rayreel.pipelines.components import Components
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.states import (
     NoiseSource,
     audio_state,
@@ -93,21 +93,22 @@ def run_sigmas(request: RenderRequest) -> Tensor:
 
 @torch.inference_mode()
 def encode(
-    components: Components,
+    ledger: ModelLedger,
     requests: Sequence[RenderRequest],
     known: Mapping[str, TextContext] | None = None,
 ) -> list[EncodedRequest]:
     """Encode the prompts of requests, and the negative prompts of guided ones, each text once.
 
     Args:
-        components: For the text encoder.
+        ledger: For the text encoder.
         requests: Resolved.
         known: Texts that are encoded already.
     """
     texts = [text for r in requests for text in (r.prompt, r.negative_prompt) if text is not None]
     contexts = dict(known or {})
     if new := [text for text in dict.fromkeys(texts) if text not in contexts]:
-        contexts |= zip(new, components.text_encoder(new), strict=True)
+        with ledger.text_encoder() as encoder:
+            contexts |= zip(new, encoder(new), strict=True)
     return [
         EncodedRequest(
             request=request,
@@ -120,8 +121,7 @@ def encode(
 
 @torch.inference_mode()
 def denoise(
-    components: Components,
-    transformer: VelocityModel,
+    ledger: ModelLedger,
     batch: Sequence[EncodedRequest],
     phase: Phase,
     start: Sequence[Latents] | None = None,
@@ -130,38 +130,39 @@ def denoise(
     """Denoise a batch of requests.
 
     Args:
-        components: For the video encoder, where requests are conditioned on images.
-        transformer: The weights of this phase.
+        ledger: For the transformer, with the adapters of this phase, and for the video encoder,
+            where requests are conditioned on images.
         batch: Requests of one ``batch_key``.
         phase: What to run.
         start: One clip per request to refine; ``None`` starts from noise.
         noise: Noise of a request for a purpose such as ``video/stage1``.
 
     Returns:
-        One clip per request, unbatched, on the components' device.
+        One clip per request, unbatched, on the ledger's device.
     """
     requests = [encoded.request for encoded in batch]
     begin = start or [Latents(video=None, audio=None)] * len(requests)
     pairs = list(zip(requests, begin, strict=True))
     scale = float(phase.sigmas[0])
-    picture, sound = video_target(components, requests[0], phase.downscale), None
+    picture, sound = video_target(ledger, requests[0], phase.downscale), None
     video: LatentState | None = stacked(
         [
-            video_state(components, r, picture, s.video, noise(r, f"video/{phase.name}"), scale)
+            video_state(ledger, r, picture, s.video, noise(r, f"video/{phase.name}"), scale)
             for r, s in pairs
         ]
     )
     audio: LatentState | None = None
     if requests[0].audio:
-        sound = audio_target(components, requests[0])
+        sound = audio_target(ledger, requests[0])
         audio = stacked(
             [
-                audio_state(components, sound, s.audio, noise(r, f"audio/{phase.name}"), scale)
+                audio_state(ledger, sound, s.audio, noise(r, f"audio/{phase.name}"), scale)
                 for r, s in pairs
             ]
         )
-    denoiser = _denoiser(components, transformer, batch, guided=phase.guided)
-    video, audio = denoising_loop(phase.sigmas, (video, audio), denoiser, (Euler(), Euler()))
+    with ledger.transformer() as transformer:
+        denoiser = _denoiser(ledger, transformer, batch, guided=phase.guided)
+        video, audio = denoising_loop(phase.sigmas, (video, audio), denoiser, (Euler(), Euler()))
     return [
         Latents(video=one_video, audio=one_audio)
         for one_video, one_audio in zip(
@@ -173,43 +174,38 @@ def denoise(
 
 
 @torch.inference_mode()
-def upsample(components: Components, batch: Sequence[Latents]) -> list[Latents]:
+def upsample(ledger: ModelLedger, batch: Sequence[Latents]) -> list[Latents]:
     """Double width and height of the pictures; the sound stays."""
     videos = [latents.video for latents in batch if latents.video is not None]
-    larger = upsample_latents(
-        components.upsampler,
-        components.video_statistics,
-        torch.stack(videos).to(components.device, components.dtype),
-    )
-    return [
-        Latents(video=video, audio=latents.audio)
-        for video, latents in zip(larger, batch, strict=True)
-    ]
+    latents = torch.stack(videos).to(ledger.device, ledger.dtype)
+    with ledger.upsampler() as upsampler, ledger.video_statistics() as statistics:
+        larger = upsample_latents(upsampler, statistics, latents)
+    return [Latents(video=video, audio=one.audio) for video, one in zip(larger, batch, strict=True)]
 
 
 def _denoiser(
-    components: Components,
+    ledger: ModelLedger,
     transformer: VelocityModel,
     batch: Sequence[EncodedRequest],
     *,
     guided: bool,
 ) -> Denoiser:
-    positive = _joined(components, [encoded.context for encoded in batch])
+    positive = _joined(ledger, [encoded.context for encoded in batch])
     if not guided:
         return SimpleDenoiser(transformer, positive)
     request = batch[0].request
     return GuidedDenoiser(
         model=transformer,
         positive=positive,
-        negative=_joined(components, [e.negative for e in batch if e.negative is not None]),
+        negative=_joined(ledger, [e.negative for e in batch if e.negative is not None]),
         video_guidance=request.video_guidance or Guidance(),
         audio_guidance=request.audio_guidance or Guidance(),
     )
 
 
-def _joined(components: Components, contexts: Sequence[TextContext]) -> TextContext:
+def _joined(ledger: ModelLedger, contexts: Sequence[TextContext]) -> TextContext:
     def join(parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts).to(components.device, components.dtype)
+        return torch.stack(parts).to(ledger.device, ledger.dtype)
 
     return TextContext(
         video=join([context.video for context in contexts]),

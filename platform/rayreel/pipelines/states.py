@@ -19,7 +19,7 @@ from rayreel.diffusion.protocols import Noise
 from rayreel.diffusion.states import AudioTarget, Target, VideoTarget, clear_conditioning
 from rayreel.errors import MediaError
 from rayreel.media.image import fit, load_image, recompress, to_model_input
-from rayreel.pipelines.components import Components
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import AudioLatentShape, LatentState, VideoLatentShape, seeded_generator
 
 NoiseSource = Callable[[RenderRequest, str], Noise]
@@ -32,9 +32,9 @@ def request_noise(request: RenderRequest, purpose: str) -> Noise:
     return GaussianNoise([seeded_generator(request.seed, purpose)])
 
 
-def video_target(components: Components, request: RenderRequest, downscale: int) -> VideoTarget:
+def video_target(ledger: ModelLedger, request: RenderRequest, downscale: int) -> VideoTarget:
     """The picture that a phase generates, at the request's size divided by ``downscale``."""
-    files = components.files
+    files = ledger.files
     shape = VideoLatentShape.from_pixels(
         frames=request.num_frames,
         height=request.height // downscale,
@@ -45,9 +45,9 @@ def video_target(components: Components, request: RenderRequest, downscale: int)
     return VideoTarget(shape=shape, fps=request.fps, factors=files.factors)
 
 
-def audio_target(components: Components, request: RenderRequest) -> AudioTarget:
+def audio_target(ledger: ModelLedger, request: RenderRequest) -> AudioTarget:
     """The sound that a phase generates: as long as the picture."""
-    config = components.files.audio_vae
+    config = ledger.files.audio_vae
     shape = AudioLatentShape.from_duration(
         request.duration_s,
         channels=config.network.z_channels,
@@ -63,7 +63,7 @@ def audio_target(components: Components, request: RenderRequest) -> AudioTarget:
 
 
 def video_state(
-    components: Components,
+    ledger: ModelLedger,
     request: RenderRequest,
     target: VideoTarget,
     start: Tensor | None,
@@ -73,28 +73,28 @@ def video_state(
     """The picture of one request before its first step.
 
     Args:
-        components: For the video encoder, where the request has images.
+        ledger: For the video encoder, where the request has images.
         request: The request.
         target: What is generated.
         start: Latent ``(C, F, H, W)`` to refine; ``None`` for zeros.
         noise: Drawn for the target, then for appended tokens.
         noise_scale: Noise level of the first step.
     """
-    state = _initial_state(components, target, start)
+    state = _initial_state(ledger, target, start)
     for image in request.images:
-        state = _condition(components, image, target).apply(state, target)
+        state = _condition(ledger, image, target).apply(state, target)
     return _noised(state, target, noise, noise_scale)
 
 
 def audio_state(
-    components: Components,
+    ledger: ModelLedger,
     target: AudioTarget,
     start: Tensor | None,
     noise: Noise,
     noise_scale: float,
 ) -> LatentState:
     """The sound of one request before its first step; arguments as for ``video_state``."""
-    return _noised(_initial_state(components, target, start), target, noise, noise_scale)
+    return _noised(_initial_state(ledger, target, start), target, noise, noise_scale)
 
 
 def stacked(states: Sequence[LatentState]) -> LatentState:
@@ -117,16 +117,16 @@ def unstacked(
     return target.unpatchify(clear_conditioning(state, target).latent).unbind()
 
 
-def _initial_state(components: Components, target: Target, start: Tensor | None) -> LatentState:
+def _initial_state(ledger: ModelLedger, target: Target, start: Tensor | None) -> LatentState:
     latent = torch.zeros(target.shape.to_tuple()) if start is None else start[None]
-    return target.initial_state(latent.to(components.device, components.dtype))
+    return target.initial_state(latent.to(ledger.device, ledger.dtype))
 
 
 def _condition(
-    components: Components, image: ImageCondition, target: VideoTarget
+    ledger: ModelLedger, image: ImageCondition, target: VideoTarget
 ) -> LatentReplacement | Keyframe:
     """An image at the first frame replaces it; at any other one it is appended as a keyframe."""
-    factors, shape = components.files.factors, target.shape
+    factors, shape = ledger.files.factors, target.shape
     try:
         with fsspec.open(image.path, "rb") as file:
             data = file.read()
@@ -137,7 +137,8 @@ def _condition(
     except MediaError as error:
         raise MediaError(f"image {image.path}: {error}") from error
     frame = to_model_input(fit(pixels, shape.height * factors.height, shape.width * factors.width))
-    latent = components.video_encoder(frame.to(components.device, components.dtype))
+    with ledger.video_encoder() as encoder:
+        latent = encoder(frame.to(ledger.device, ledger.dtype))
     if image.frame == 0:
         return LatentReplacement(latent=latent, strength=image.strength)
     return Keyframe(latent=latent, frame_index=image.frame, strength=image.strength)

@@ -21,7 +21,7 @@ class TwoStage(Pipeline):
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """Guided denoising at half size."""
         phase = Phase(name="stage1", downscale=2, sigmas=run_sigmas(batch[0].request), guided=True)
-        return denoise(self.components, self.components.transformer, batch, phase)
+        return denoise(self.ledger, batch, phase)
 
     def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
         """Double and refine the picture.
@@ -29,7 +29,6 @@ class TwoStage(Pipeline):
         The sound is refined along, since the picture attends to it, but the first stage's is kept:
         refinement without guidance makes it worse.
         """
-        larger = upsample(self.components, latents)
-        weights = self.components.distilled_transformer
-        refined = denoise(self.components, weights, batch, STAGE_2, larger)
+        larger = upsample(self.ledger, latents)
+        refined = denoise(self.ledger.distilled, batch, STAGE_2, larger)
         return [replace(new, audio=old.audio) for new, old in zip(refined, latents, strict=True)]

@@ -30,10 +30,7 @@ def choose_devices(
     if any(item.request.traits.stages > 1 for item in items):
         names.append("stage2")
     names.append("decode")
-    return {
-        name: choose_device(spec.stage(name).device, spec.stage(name).dtype, cluster_gpus=free.gpus)
-        for name in names
-    }
+    return {name: choose_device(spec.stage(name), cluster_gpus=free.gpus) for name in names}
 
 
 def make_pools(spec: RenderSpec, devices: dict[StageName, Device], free: Capacity) -> list[Pool]:
@@ -77,10 +74,10 @@ def _share(choices: Sequence[StageSpec], free: Capacity) -> float:
 def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage:
     match name:
         case "text":
-            return TextStage(spec.model, device)
+            return TextStage(spec.model, device, spec.memory)
         case "stage1":
-            return GenerateStage(spec.model, device)
+            return GenerateStage(spec.model, device, spec.memory)
         case "stage2":
-            return RefineStage(spec.model, device)
+            return RefineStage(spec.model, device, spec.memory)
         case "decode":
-            return DecodeStage(spec.model, device, spec.output)
+            return DecodeStage(spec.model, device, spec.memory, spec.output)

@@ -10,13 +10,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from rayreel.config.jobs import ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
 from rayreel.media.mux import write_clip
-from rayreel.pipelines.components import Components, components_for
 from rayreel.pipelines.decoding import decode
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.stages.base import ClipFile, RenderItem, Result, in_groups
 
 
@@ -27,21 +27,23 @@ class DecodeStage:
     Attributes:
         model: Weight files.
         device: Where to compute.
+        memory: How long networks are held.
         output: The run directory.
     """
 
     model: Literal["tiny"] | ModelSpec
     device: Device
+    memory: MemorySpec
     output: str
     name: str = field(default="decode", init=False)
-    _components: Components = field(init=False, repr=False)
+    _models: ModelLedger = field(init=False, repr=False)
     _storage: Storage = field(init=False, repr=False)
     _ledger: Ledger = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Load the video decoder."""
-        self._components = components_for(self.model, self.device)
-        _ = self._components.video_decoder
+        self._models = ledger_for(self.model, self.device, self.memory)
+        self._models.preload("video_decoder")
         self._storage = Storage(self.output)
         self._ledger = Ledger(self._storage)
 
@@ -54,7 +56,7 @@ class DecodeStage:
         assert item.latents is not None, "items come from a denoising stage"
         start = time.perf_counter()
         digest = hashlib.sha256()
-        clip = decode(self._components, item.request, item.latents)
+        clip = decode(self._models, item.request, item.latents)
         path = f"videos/{item.item_id}.mp4"
         with self._storage.local_staging(path) as staged:
             hashed = replace(clip, frames=_hashed(clip.frames, digest))

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rayreel.config.jobs import ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.pipelines import PIPELINE_CLASSES, Pipeline
-from rayreel.pipelines.components import Components, components_for
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.pipelines.phases import EncodedRequest, batch_key
 from rayreel.stages.base import RenderItem, Result, in_groups
 from rayreel.types import Latents
@@ -20,18 +20,20 @@ class _DenoisingStage:
     Attributes:
         model: Weight files.
         device: Where to compute.
+        memory: How long networks are held.
     """
 
     model: Literal["tiny"] | ModelSpec
     device: Device
-    _components: Components = field(init=False, repr=False)
+    memory: MemorySpec
+    _ledger: ModelLedger = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Open the weight files; a batch loads the networks that its pipeline asks for first."""
-        self._components = components_for(self.model, self.device)
+        self._ledger = ledger_for(self.model, self.device, self.memory)
 
     def _pipeline(self, items: list[RenderItem]) -> Pipeline:
-        return PIPELINE_CLASSES[items[0].request.pipeline](self._components)
+        return PIPELINE_CLASSES[items[0].request.pipeline](self._ledger)
 
 
 @dataclass

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rayreel.config.jobs import ModelSpec
-from rayreel.pipelines.components import Components, components_for
+from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.pipelines.phases import encode
 from rayreel.stages.base import RenderItem, Result, in_groups
 from rayreel.types import TextContext
@@ -19,25 +19,27 @@ class TextStage:
     Attributes:
         model: Weight files.
         device: Where to compute.
+        memory: How long networks are held.
     """
 
     model: Literal["tiny"] | ModelSpec
     device: Device
+    memory: MemorySpec
     name: str = field(default="text", init=False)
-    _components: Components = field(init=False, repr=False)
+    _ledger: ModelLedger = field(init=False, repr=False)
     _negatives: dict[str, TextContext] = field(init=False, default_factory=dict, repr=False)
 
     def setup(self) -> None:
         """Load the text encoder."""
-        self._components = components_for(self.model, self.device)
-        _ = self._components.text_encoder
+        self._ledger = ledger_for(self.model, self.device, self.memory)
+        self._ledger.preload("text_encoder")
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Fill in ``context`` and ``negative``."""
         return in_groups(self.name, batch, lambda _: None, self._encode)
 
     def _encode(self, items: list[RenderItem]) -> list[RenderItem]:
-        encoded = encode(self._components, [item.request for item in items], self._negatives)
+        encoded = encode(self._ledger, [item.request for item in items], self._negatives)
         # Most rows share one negative prompt: what this batch used serves the next one.
         self._negatives = {
             one.request.negative_prompt: one.negative

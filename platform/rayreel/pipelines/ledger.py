@@ -1,0 +1,229 @@
+"""The networks of one model: built on demand, and held as long as the memory policy says."""
+
+import copy
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rayreel.checkpoints import networks
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.checkpoints.lora import Adapter, Fusion, exchange_adapters
+from rayreel.checkpoints.networks import Network, Shapes
+from rayreel.checkpoints.tiny import locate_model
+from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.models.attention_backends import force_backend
+from rayreel.models.audio_vae import AudioDecoder
+from rayreel.models.statistics import PerChannelStatistics
+from rayreel.models.text.encoder import TextEncoder
+from rayreel.models.transformer import Transformer
+from rayreel.models.upsampler import LatentUpsampler
+from rayreel.models.video_vae import VideoDecoder, VideoEncoder
+from rayreel.models.vocoder import BandwidthExtendedVocoder, Vocoder
+from rayreel.pipelines.devices import Device
+from rayreel.pipelines.holding import Holding, Resident, Source, Wanted, hold
+
+M = TypeVar("M", bound=nn.Module)
+
+ComponentName = Literal[
+    "text_encoder", "transformer", "video_encoder", "upsampler", "video_decoder", "audio_decoder"
+]
+
+
+class ModelLedger:
+    """Networks of one model on one device.
+
+    A network is lent for a ``with`` block; whether it is there before and after, and where, is the
+    policy's choice. Views with other adapters share all networks but the transformer, and of that
+    the weights that no adapter changes.
+
+    Attributes:
+        files: Where the weights come from.
+        device: Where the networks compute.
+        dtype: Of weights and activations.
+        memory: How long each component is held.
+        adapters: Of the transformer.
+    """
+
+    def __init__(
+        self,
+        model: Literal["tiny"] | ModelSpec,
+        device: Device,
+        memory: MemorySpec | None = None,
+    ) -> None:
+        """Open the files; builds nothing yet.
+
+        Args:
+            model: Weight files, by absolute paths.
+            device: Where the networks shall compute, in which dtype and with which kernels.
+            memory: How long to hold them; by default all are kept.
+
+        Raises:
+            SpecError: If the kernels are not available.
+        """
+        force_backend(device.attention)
+        self.files = ModelFiles(locate_model(model))
+        self.device = torch.device(device.name)
+        self.dtype = device.torch_dtype
+        self.memory = memory or MemorySpec()
+        self.adapters = self.files.adapters(distilled=False)
+        # Shared by all views.
+        self._holdings: dict[tuple[str, Any], Holding[Any]] = {}
+        self._fused: dict[str, Fusion] = {}
+        self._loads: list[str] = []
+
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Classes of the networks that were built so far, by this ledger and its views."""
+        return tuple(self._loads)
+
+    def preload(self, *components: ComponentName) -> None:
+        """Build what is kept anyway, so that the first request need not wait for it."""
+        for component in components:
+            if getattr(self.memory, component) == "resident":
+                with getattr(self, component)():
+                    pass
+
+    def with_loras(self, *adapters: Adapter) -> "ModelLedger":
+        """A view whose transformer has these adapters, and no others."""
+        view = copy.copy(self)
+        view.adapters = adapters
+        return view
+
+    @property
+    def distilled(self) -> "ModelLedger":
+        """The view with the distilled adapter too; this one where the model has none."""
+        return self.with_loras(*self.files.adapters(distilled=True))
+
+    def text_encoder(self) -> AbstractContextManager[TextEncoder]:
+        """Language model with the projection and connectors of the checkpoint."""
+        gemma, processor = self.files.text_encoder, networks.embeddings_processor(self.files)
+
+        def outline() -> TextEncoder:
+            return TextEncoder(gemma.tokenizer(), gemma.outline(), processor.outline())
+
+        def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
+            return {
+                f"{part}.{name}": tensor
+                for part, network in (("gemma", gemma), ("processor", processor))
+                for name, tensor in network.weights(
+                    device, self.dtype, wanted=partial(_within, part, wanted)
+                ).items()
+            }
+
+        source = Source(outline, weights, lambda encoder: encoder.gemma.model.layers)
+        return self._lent("text_encoder", source)
+
+    def transformer(self) -> AbstractContextManager[Transformer]:
+        """The transformer with this view's adapters."""
+        network = networks.transformer(self.files)
+        fusion = self._fusion(network.shapes)
+
+        def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
+            shared = self._shared_weights(fusion)
+            own = network.weights(
+                device, self.dtype, fusion=fusion, wanted=lambda n: wanted(n) and n not in shared
+            )
+            return own | {name: tensor for name, tensor in shared.items() if wanted(name)}
+
+        source = Source(network.outline, weights, lambda model: model.transformer_blocks)
+        if self.memory.transformer == "exchange":
+            return self._exchanged(network, source, fusion)
+        return self._lent("transformer", source, _effective(self.adapters))
+
+    def video_encoder(self) -> AbstractContextManager[VideoEncoder]:
+        """Pixels to latents."""
+        return self._lent("video_encoder", self._source(networks.video_encoder(self.files)))
+
+    def video_decoder(self) -> AbstractContextManager[VideoDecoder]:
+        """Latents to pixels."""
+        return self._lent("video_decoder", self._source(networks.video_decoder(self.files)))
+
+    def upsampler(self) -> AbstractContextManager[LatentUpsampler]:
+        """Latents to larger latents."""
+        return self._lent("upsampler", self._source(networks.upsampler(self.files)))
+
+    def audio_decoder(self) -> AbstractContextManager[AudioDecoder]:
+        """Audio latents to mel spectrograms."""
+        return self._lent("audio_decoder", self._source(networks.audio_decoder(self.files)))
+
+    def vocoder(self) -> AbstractContextManager[Vocoder | BandwidthExtendedVocoder]:
+        """Mel spectrograms to waveforms; held like the audio decoder."""
+        source = self._source(networks.vocoder(self.files))
+        return self._lent("audio_decoder", source, "vocoder")
+
+    def video_statistics(self) -> AbstractContextManager[PerChannelStatistics]:
+        """Statistics of the video latents; held like the upsampler, which needs them."""
+        source = self._source(networks.video_statistics(self.files))
+        return self._lent("upsampler", source, "statistics")
+
+    def _source(self, network: Network[M]) -> Source[M]:
+        def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
+            return network.weights(device, self.dtype, wanted=wanted)
+
+        return Source(network.outline, weights)
+
+    def _lent(
+        self, component: ComponentName, source: Source[M], variant: Hashable = None
+    ) -> AbstractContextManager[M]:
+        key = component, variant
+        if key not in self._holdings:
+            counted = replace(source, outline=lambda: self._counted(source.outline()))
+            self._holdings[key] = hold(getattr(self.memory, component), counted, self.device)
+        return self._holdings[key].lent()
+
+    def _counted(self, network: M) -> M:
+        self._loads.append(type(network).__name__)
+        return network
+
+    @contextmanager
+    def _exchanged(
+        self, network: Network[Transformer], source: Source[Transformer], fusion: Fusion
+    ) -> Iterator[Transformer]:
+        """The one transformer of all views, with this view's adapters."""
+        with self._lent("transformer", source) as model:
+            fused = self._fused.setdefault("transformer", fusion)
+            if fused.contributions != fusion.contributions:
+                exchange_adapters(model, network.stored(), fused, fusion)
+                self._fused["transformer"] = fusion
+            yield model
+
+    def _fusion(self, shapes: Shapes) -> Fusion:
+        # Metal has no bfloat16 products that accumulate in float32.
+        dtype = torch.float32 if self.device.type == "mps" else torch.bfloat16
+        return Fusion(shapes, self.adapters, aggregate_dtype=dtype)
+
+    def _shared_weights(self, fusion: Fusion) -> dict[str, Tensor]:
+        """Weights of another view's resident transformer that neither view's adapters change."""
+        for (component, adapters), holding in self._holdings.items():
+            if component != "transformer" or adapters == _effective(self.adapters):
+                continue
+            if isinstance(holding, Resident) and holding.network is not None:
+                theirs = self.with_loras(*adapters)._fusion(fusion.shapes)
+                changed = fusion.contributions.keys() | theirs.contributions.keys()
+                state = holding.network.state_dict()
+                # A new scale comes with a changed weight.
+                scales = {f"{name}_scale" for name in changed}
+                return {n: t for n, t in state.items() if n not in changed | scales}
+        return {}
+
+
+def _effective(adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
+    """Those that change anything."""
+    return tuple(adapter for adapter in adapters if adapter.strength)
+
+
+def _within(part: str, wanted: Wanted, name: str) -> bool:
+    return wanted(f"{part}.{name}")
+
+
+@cache
+def ledger_for(
+    model: Literal["tiny"] | ModelSpec, device: Device, memory: MemorySpec
+) -> ModelLedger:
+    """The ledger of this process: stages that share a process share networks too."""
+    return ModelLedger(model, device, memory)
