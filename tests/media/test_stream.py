@@ -77,7 +77,8 @@ def test_a_chunk_unlike_the_first_is_an_error(tmp_path, odd):
 
 
 def test_a_stream_without_frames_is_refused(tmp_path):
-    empty = replace(CLIP.stream(), num_frames=0, frames=(chunk for chunk in ()))
+    frames = (chunk for chunk in FRAMES[:0].split(1)[:0])
+    empty = replace(CLIP.stream(), num_frames=0, frames=frames)
     with pytest.raises(MediaError, match="0 frames"):
         write_clip(tmp_path / "a.mp4", empty)
     assert not (tmp_path / "a.mp4").exists()

@@ -37,25 +37,17 @@ def single(kind, block, **changes):
 
 
 def measured(kind, config, frames, height, width):
-    time, space = config.time_factor, config.space_factor
-    shape = {
-        VideoDecoder: (
-            config.latent_channels,
-            (frames - 1) // time + 1,
-            *_over(space, height, width),
-        ),
-        VideoEncoder: (3, frames, height, width),
-    }[kind]
+    shape = (3, frames, height, width)
+    if kind is VideoDecoder:
+        time, space = config.time_factor, config.space_factor
+        grid = ((frames - 1) // time + 1, height // space, width // space)
+        shape = (config.latent_channels, *grid)
     with torch.device("meta"):
         network = kind(config).bfloat16()
         x = torch.empty(1, *shape, dtype=torch.bfloat16)
     with torch.no_grad(), MemoryTracker() as tracker:
         network(x)
     return tracker.peak
-
-
-def _over(factor, *extents):
-    return tuple(extent // factor for extent in extents)
 
 
 @pytest.mark.parametrize("generation", ["2.0", "2.3"])

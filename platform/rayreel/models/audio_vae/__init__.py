@@ -4,6 +4,7 @@ from rayreel.models.audio_vae.decoder import AudioDecoder
 from rayreel.models.audio_vae.encoder import AudioEncoder
 from rayreel.models.audio_vae.mel import log_mel
 from rayreel.models.audio_vae.resample import resample
+from rayreel.models.audio_vae.tiled import tiled_audio_encode
 from rayreel.models.audio_vae.waveform import encode_waveform, to_stereo
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "encode_waveform",
     "log_mel",
     "resample",
+    "tiled_audio_encode",
     "to_stereo",
 ]

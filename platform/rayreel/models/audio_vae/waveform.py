@@ -9,6 +9,7 @@ from torch import Tensor
 from rayreel.models.audio_vae.encoder import AudioEncoder
 from rayreel.models.audio_vae.mel import log_mel
 from rayreel.models.audio_vae.resample import resample
+from rayreel.models.audio_vae.tiled import encode_mel
 
 # Weights of the left and of the right output over the input channels, in the usual order: front
 # left and right, centre, low frequencies (dropped), then left and right of side and back.
@@ -41,7 +42,7 @@ def to_stereo(waveform: Tensor) -> Tensor:
 
 
 def encode_waveform(encoder: AudioEncoder, waveform: Tensor, sample_rate_hz: int) -> Tensor:
-    """Encode sound to a latent.
+    """Encode sound to a latent, long sound in tiles: their result is that of the whole.
 
     Resampling and the mel spectrogram keep the waveform's dtype; the network runs in its own.
 
@@ -58,4 +59,4 @@ def encode_waveform(encoder: AudioEncoder, waveform: Tensor, sample_rate_hz: int
     """
     config = encoder.config
     mel = log_mel(resample(waveform, sample_rate_hz, config.sample_rate_hz), config)
-    return encoder(mel.to(encoder.dtype))
+    return encode_mel(encoder, mel.to(encoder.dtype))
