@@ -17,7 +17,7 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.cli import app
 from rayreel.config.jobs import ModelSpec
 
-COMMANDS = ("render", "tiny", "inspect")
+COMMANDS = ("render", "tiny", "inspect", "doctor")
 ROW = {"prompt": "a fox", "width": 128, "height": 64, "num_frames": 9}
 
 

@@ -116,7 +116,7 @@ def render_command(
 
 
 @app.command(
-    "tiny", epilog=_example("rayreel tiny tiny", "rayreel render manifests/demo.jsonl --model tiny/")
+    "tiny", epilog=_example("rayreel tiny set", "rayreel render manifests/demo.jsonl --model set")
 )
 @_exits
 def tiny_command(
@@ -150,6 +150,37 @@ def inspect_command(
 
     print(describe(file))
     return 0
+
+
+@app.command(
+    "doctor",
+    epilog=_example(
+        "rayreel doctor --model /weights/ltx-2",
+        "rayreel doctor --model manifests/models/ltx-2-19b-dev.yaml --set model.folder=/weights",
+    ),
+)
+@_exits
+def doctor_command(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="MODEL", help="folder of weight files, model spec (YAML), or tiny"
+        ),
+    ] = "tiny",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="a field that wins over the spec"),
+    ] = None,
+) -> int:
+    """Check a set of weight files without loading it: is it complete, and can it run here?
+
+    Exit codes: 0 yes, 1 this machine is too small for it, 2 something is wrong with the set.
+    """
+    from rayreel.runs.doctor import diagnose_model
+
+    diagnosis = diagnose_model(model, set_ or ())
+    print(diagnosis)
+    return diagnosis.exit_code
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "render": {"--output", "-o", "--set", "--model", "--dry-run", "--help"},
     "tiny": {"--generation", "--help"},
     "inspect": {"--help"},
+    "doctor": {"--model", "--set", "--help"},
 }
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = sorted(

@@ -1,6 +1,6 @@
 """Which class, which architecture and which weights make each network of a model."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
@@ -198,30 +198,31 @@ def check_networks(files: ModelFiles) -> None:
         CheckpointError: If weights are missing, unexpected or misshapen, or files do not belong
             together; all of it is named.
     """
-    if faults := list(network_faults(files)):
+    if faults := network_faults(files):
         raise CheckpointError("\n".join(faults))
 
 
-def network_faults(files: ModelFiles) -> Iterator[str]:
+def network_faults(files: ModelFiles) -> list[str]:
     """What is wrong with a model's networks and adapters, and what does not belong together."""
-    checks: list[Callable[[], None]] = [files.text_encoder.check]
-    checks += [partial(_check, make) for make in all_networks(files).values()]
-    checks += [
-        partial(_check_adapter, files, adapter)
-        for adapter in files.adapters(distilled=True)
-        if adapter.strength != 0
-    ]
-    before = None
-    for check in checks:
-        try:
-            check()
-        except CheckpointError as error:
-            # Networks of one file share what is wrong with it as a whole.
-            if str(error) != before:
-                before = str(error)
-                yield before
-    if before is None:
-        yield from misfits(files)
+    found = _caught(files.text_encoder.check) or _caught(partial(_refuse_misfits, files))
+    made = all_networks(files)
+    if found:
+        # It is the language model that does not fit its projection, rather than the other way.
+        del made["text projection"]
+    for make in made.values():
+        found += _caught(partial(_outline, make))
+    for adapter in files.adapters(distilled=True):
+        if adapter.strength != 0:
+            found += _caught(partial(_check_adapter, files, adapter))
+    return list(dict.fromkeys(found))
+
+
+def _caught(check: Callable[[], None]) -> list[str]:
+    try:
+        check()
+    except CheckpointError as error:
+        return [str(error)]
+    return []
 
 
 def misfits(files: ModelFiles) -> list[str]:
@@ -238,7 +239,12 @@ def misfits(files: ModelFiles) -> list[str]:
     )
 
 
-def _check(make: Callable[[], Network[Any]]) -> None:
+def _refuse_misfits(files: ModelFiles) -> None:
+    if found := misfits(files):
+        raise CheckpointError("\n".join(found))
+
+
+def _outline(make: Callable[[], Network[Any]]) -> None:
     make().outline()
 
 

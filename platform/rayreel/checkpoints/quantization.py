@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rayreel.checkpoints.mapped import DTYPES
 from rayreel.errors import CheckpointError
 from rayreel.models.quantized import FLOAT8, Fp8CastLinear, Fp8ScaledLinear, to_float8, widened
 
@@ -21,21 +22,6 @@ _BLOCKS = "transformer_blocks."
 _CAST_LAYERS = (".to_q", ".to_k", ".to_v", ".to_out.0", "ff.net.0.proj", "ff.net.2")
 
 _CASTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
 
 
 def quantize(tensors: Mapping[str, Tensor], policy: QuantizationName) -> dict[str, Tensor]:
@@ -162,13 +148,13 @@ def meta_tensors(header: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str,
     Raises:
         CheckpointError: If there is no such dtype.
     """
-    if unknown := {dtype for _, dtype in header.values()} - _DTYPES.keys():
+    if unknown := {dtype for _, dtype in header.values()} - DTYPES.keys():
         raise CheckpointError(
             f"weights of type {', '.join(sorted(unknown))} are not supported; "
-            f"supported: {', '.join(_DTYPES)}"
+            f"supported: {', '.join(DTYPES)}"
         )
     return {
-        name: torch.empty(shape, dtype=_DTYPES[dtype], device="meta")
+        name: torch.empty(shape, dtype=DTYPES[dtype], device="meta")
         for name, (shape, dtype) in header.items()
     }
 

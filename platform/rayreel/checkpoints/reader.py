@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rayreel.checkpoints.mapped import MappedFile
 from rayreel.config.base import Architecture
 from rayreel.config.load import faults
 from rayreel.errors import CheckpointError
@@ -36,12 +36,12 @@ class WeightFile:
 
     path: Path
     parts: tuple[Path, ...] = ()
-    _handles: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    _files: tuple[MappedFile, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Open the files; raises ``CheckpointError`` if one is not a safetensors file."""
         object.__setattr__(self, "parts", self.parts or _parts(self.path))
-        object.__setattr__(self, "_handles", tuple(map(_open, self.parts)))
+        object.__setattr__(self, "_files", tuple(map(MappedFile, self.parts)))
 
     def joined(self, *others: "WeightFile") -> "WeightFile":
         """This file with the tensors of others beside its own; metadata stays this file's.
@@ -54,7 +54,7 @@ class WeightFile:
     @cached_property
     def metadata(self) -> dict[str, str]:
         """The file's own ``__metadata__``, values as written."""
-        return dict(self._handles[0].metadata() or {})
+        return self._files[0].metadata
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -83,27 +83,26 @@ class WeightFile:
         return tuple(parts)
 
     @cached_property
-    def _handle_of(self) -> dict[str, Any]:
+    def _file_of(self) -> dict[str, MappedFile]:
         """File of every tensor; the first one wins where two files have the same name."""
-        return {name: handle for handle in reversed(self._handles) for name in handle.keys()}  # noqa: SIM118 - not a dict
+        return {name: file for file in reversed(self._files) for name in file.header}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of all tensors, sorted."""
-        return tuple(sorted(self._handle_of))
+        return tuple(sorted(self._file_of))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
-        return tuple(self._handle_of[name].get_slice(name).get_shape())
+        return self._file_of[name].header[name][0]
 
     def dtype(self, name: str) -> str:
         """Dtype of a tensor in safetensors' spelling (``BF16``, ``F32``), from the header."""
-        return str(self._handle_of[name].get_slice(name).get_dtype())
+        return self._file_of[name].header[name][1]
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, mapped into memory."""
-        tensor: Tensor = self._handle_of[name].get_tensor(name)
-        return tensor
+        return self._file_of[name].tensor(name)
 
     @property
     def num_bytes(self) -> int:
@@ -158,13 +157,3 @@ def _parts(path: Path) -> tuple[Path, ...]:
     if not named:
         raise CheckpointError(f"{path} names no shard")
     return tuple(path.with_name(shard) for shard in named)
-
-
-def _open(path: Path) -> Any:  # noqa: ANN401 - the library's handle has no type
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise CheckpointError(f"weight file {path} {what}")
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error

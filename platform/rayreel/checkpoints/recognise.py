@@ -1,6 +1,7 @@
 """A folder of weight files becomes a model spec: every file is known by what its header says."""
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from rayreel.checkpoints.reader import INDEX_SUFFIX, WeightFile
 from rayreel.config.jobs import AdapterSpec, ModelSpec
 from rayreel.config.model import UpsamplerConfig
 from rayreel.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 # Official sets keep components in folders of their own, and no deeper.
 _DEPTH = 2
@@ -25,11 +28,13 @@ class Found:
 
     Attributes:
         fields: Of a ``ModelSpec``, as far as the folder fills them.
+        loras: Adapters that are left out, as nothing says what they are for.
         faults: What keeps it from being one model, a sentence each.
         notes: What was left out, a sentence each.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
+    loras: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -62,7 +67,7 @@ def find_model(folder: Path) -> Found:
 
 
 def model_in(folder: Path) -> ModelSpec:
-    """The model in a folder.
+    """The model in a folder; what is left out of it is logged.
 
     Raises:
         CheckpointError: If it holds none, damaged files, or more than one of a kind.
@@ -70,6 +75,8 @@ def model_in(folder: Path) -> ModelSpec:
     found = find_model(folder)
     if found.faults:
         raise CheckpointError("\n".join(found.faults))
+    for note in found.notes:
+        log.warning("%s", note)
     return ModelSpec(**found.fields)
 
 
@@ -102,6 +109,7 @@ def _place(homes: dict[str, list[Path]], found: Found) -> None:
     for role, paths in homes.items():
         if role in {"lora", "other upsampler"}:
             kind = "LoRA" if role == "lora" else "upsampler"
+            found.loras += paths if role == "lora" else []
             found.notes += [f"{path}: left out, name this {kind} in a model spec" for path in paths]
         elif len(paths) > 1:
             named = ", ".join(map(str, paths))
@@ -111,6 +119,10 @@ def _place(homes: dict[str, list[Path]], found: Found) -> None:
         elif paths:
             path = str(paths[0])
             found.fields[role] = AdapterSpec(path=path) if role == "distilled_lora" else path
+    whole = found.fields.get("transformer")
+    if whole and found.fields.get("video_vae") == whole:
+        others = {role: path for role, path in found.fields.items() if path != whole}
+        found.fields = {"checkpoint": whole, **others}
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:

@@ -77,7 +77,16 @@ def read_model(name: str, overrides: Iterable[str] = ()) -> ModelSetup:
         CheckpointError: If a folder of weight files is not one model.
     """
     values = _with_model({}, Path(), name)
-    setup = parse(values, ModelSetup, where=name, overrides=overrides)
+    return _setup(values, name, overrides)
+
+
+def read_setup(model: ModelSpec, overrides: Iterable[str] = ()) -> ModelSetup:
+    """Defaults around a model; arguments and errors as of ``read_model``."""
+    return _setup({"model": model.model_dump(exclude_unset=True)}, "model", overrides)
+
+
+def _setup(values: dict[str, Any], where: str, overrides: Iterable[str]) -> ModelSetup:
+    setup = parse(values, ModelSetup, where=where, overrides=overrides)
     return setup.model_copy(update={"model": _located(setup.model, Path())})
 
 
