@@ -9,6 +9,8 @@ from rayreel.models.video_vae.memory import decode_bytes, encode_bytes
 from tests.memory_tracker import MemoryTracker
 from tests.official import OFFICIAL
 
+Kind = type[VideoDecoder] | type[VideoEncoder]
+
 SIZES = [(1, 64, 64), (9, 64, 96), (25, 256, 384), (73, 448, 768), (121, 1088, 1920)]
 DECODER_BLOCKS = {
     "res_x_y": ["res_x_y", {"multiplier": 2}],
@@ -36,8 +38,8 @@ def single(kind, block, **changes):
     return VideoVAEConfig.model_validate({f"{kind}_blocks": [block], **small, **changes})
 
 
-def measured(kind, config, frames, height, width):
-    shape = (3, frames, height, width)
+def measured(kind: Kind, config: VideoVAEConfig, frames: int, height: int, width: int) -> int:
+    shape: tuple[int, ...] = (3, frames, height, width)
     if kind is VideoDecoder:
         time, space = config.time_factor, config.space_factor
         grid = ((frames - 1) // time + 1, height // space, width // space)
@@ -84,3 +86,22 @@ def test_memory_of_a_published_tile_is_a_few_gigabytes():
     nbytes = decode_bytes(config, 73, 448, 768, 2)
     assert nbytes == pytest.approx(73 * 448 * 768 * 80, rel=0.01)
     assert decode_bytes(config, 73, 448, 768, 4) == 2 * nbytes
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("generation", ["2.0", "2.3"])
+@pytest.mark.parametrize("size", [(73, 448, 768), (25, 256, 384)], ids=str)
+def test_estimates_hold_on_the_gpu(generation, size):
+    """What kernels allocate inside is the difference."""
+    config = official(generation)
+    frames, height, width = size
+    with torch.device("cuda"), torch.inference_mode():
+        decoder = VideoDecoder(config).bfloat16()
+        latent = torch.randn(1, 128, (frames - 1) // 8 + 1, height // 32, width // 32)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        decoder(latent.bfloat16())
+        peak = torch.cuda.max_memory_allocated() - before
+    estimate = decode_bytes(config, *size, 2)
+    assert 0.8 < estimate / peak < 1.5, f"{estimate / 2**20:.0f} of {peak / 2**20:.0f} MiB"
