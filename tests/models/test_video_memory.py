@@ -49,7 +49,7 @@ def measured(kind: Kind, config: VideoVAEConfig, frames: int, height: int, width
         x = torch.empty(1, *shape, dtype=torch.bfloat16)
     with torch.no_grad(), MemoryTracker() as tracker:
         network(x)
-    return tracker.peak
+    return int(tracker.peak)
 
 
 @pytest.mark.parametrize("generation", ["2.0", "2.3"])
@@ -57,7 +57,7 @@ def measured(kind: Kind, config: VideoVAEConfig, frames: int, height: int, width
 def test_estimates_are_close_to_what_published_networks_hold(generation, size):
     config = official(generation)
     decoding, encoding = (
-        estimate(config, *size, 2) / measured(kind, config, *size)
+        estimate(config, *size, itemsize=2) / measured(kind, config, *size)
         for estimate, kind in ((decode_bytes, VideoDecoder), (encode_bytes, VideoEncoder))
     )
     assert 0.95 < decoding < 1.1
@@ -103,5 +103,5 @@ def test_estimates_hold_on_the_gpu(generation, size):
         torch.cuda.reset_peak_memory_stats()
         decoder(latent.bfloat16())
         peak = torch.cuda.max_memory_allocated() - before
-    estimate = decode_bytes(config, *size, 2)
+    estimate = decode_bytes(config, *size, itemsize=2)
     assert 0.8 < estimate / peak < 1.5, f"{estimate / 2**20:.0f} of {peak / 2**20:.0f} MiB"
