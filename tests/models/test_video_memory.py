@@ -56,8 +56,9 @@ def measured(kind: Kind, config: VideoVAEConfig, frames: int, height: int, width
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_estimates_are_close_to_what_published_networks_hold(generation, size):
     config = official(generation)
+    frames, height, width = size
     decoding, encoding = (
-        estimate(config, *size, itemsize=2) / measured(kind, config, *size)
+        estimate(config, frames, height, width, 2) / measured(kind, config, *size)
         for estimate, kind in ((decode_bytes, VideoDecoder), (encode_bytes, VideoEncoder))
     )
     assert 0.95 < decoding < 1.1
@@ -103,5 +104,5 @@ def test_estimates_hold_on_the_gpu(generation, size):
         torch.cuda.reset_peak_memory_stats()
         decoder(latent.bfloat16())
         peak = torch.cuda.max_memory_allocated() - before
-    estimate = decode_bytes(config, *size, itemsize=2)
+    estimate = decode_bytes(config, frames, height, width, 2)
     assert 0.8 < estimate / peak < 1.5, f"{estimate / 2**20:.0f} of {peak / 2**20:.0f} MiB"
