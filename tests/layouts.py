@@ -1,6 +1,7 @@
 """The tiny weights in every layout that published sets have."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rayreel.checkpoints.tiny import write_tiny
 from rayreel.config.jobs import ModelSpec
+from tests.checkpoints import packed
 
 DIT = "model.diffusion_model."
 
@@ -43,6 +45,54 @@ def component_files(folder: Path) -> ModelSpec:
         save_file(own, path, metadata)
         fields[field] = str(path)
     return _without_checkpoint(spec, **fields)
+
+
+def generation_2_5(folder: Path) -> ModelSpec:
+    """A 2.5 transformer with its packed language model, and the convolutional VAE."""
+    spec = write_tiny(folder, "2.3")
+    tensors, metadata = contents(spec)
+    config = json.loads(metadata["config"])
+    config["transformer"] |= {"ff_bias": False, "use_keyframes_abs_pos_embedding": True}
+    metadata |= {
+        "config": json.dumps(config),
+        "model_version": "2.5.0",
+        "gemma_source_checkpoint": json.dumps({"gemma_version": packed.CONFIG["gemma_version"]}),
+    }
+    transformer = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.startswith(DIT) and not (".ff." in name and "blocks" in name and "bias" in name)
+    }
+    # The feed-forward layers of the connectors keep their biases.
+    transformer |= {n: t for n, t in tensors.items() if "connector" in n}
+    transformer[f"{DIT}keyframes_abs_pos_embedding"] = torch.full((1, 128), 0.1)
+    parts = {
+        "transformer": transformer,
+        "video_vae": {
+            n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")
+        },
+        "audio_vae": {n: t for n, t in tensors.items() if n.startswith(("audio_vae.", "vocoder."))},
+    }
+    for name, part in parts.items():
+        save_file(part, folder / f"{name}.safetensors", metadata)
+    tokenizer = json.loads((Path(spec.gemma) / "tokenizer.json").read_text("utf-8"))
+    generator = torch.Generator().manual_seed(0)
+    taken = packed.HIDDEN_SIZE * packed.NUM_HIDDEN_STATES
+    projection = {
+        f"text_embedding_projection.{stream}_aggregate_embed.{leaf}": torch.randn(
+            shape, generator=generator
+        )
+        for stream, width in (("video", 128), ("audio", 64))
+        for leaf, shape in (("weight", (width, taken)), ("bias", (width,)))
+    }
+    gemma = packed.write_packed(
+        folder / "text-encoder.safetensors",
+        json.dumps(tokenizer | {"post_processor": None}),
+        tensors={**projection},
+    )
+    shutil.rmtree(spec.gemma)
+    fields = {name: str(folder / f"{name}.safetensors") for name in parts}
+    return _without_checkpoint(spec, gemma=str(gemma), **fields)
 
 
 def sharded(folder: Path) -> ModelSpec:
@@ -81,9 +131,36 @@ def fp8_scaled(folder: Path) -> ModelSpec:
     return _rewritten(folder, scaled)
 
 
+def video_only(folder: Path) -> ModelSpec:
+    """The 2.0 set without what sound needs, and with the connector's name in such files."""
+    spec = write_tiny(folder)
+    assert spec.checkpoint is not None
+    tensors, metadata = contents(spec)
+    config = json.loads(metadata["config"])
+    for key in ("use_audio_video_cross_attention", "share_ff", "av_cross_ada_norm"):
+        del config["transformer"][key]
+    del config["audio_vae"], config["vocoder"]
+    sound = ("audio", "av_ca", "a2v_ca", "vocoder")
+    kept = {
+        name.replace("video_embeddings_connector", "embeddings_connector"): tensor
+        for name, tensor in tensors.items()
+        if not any(part in name.removeprefix("vae.") for part in sound)
+    }
+    save_file(kept, spec.checkpoint, metadata | {"config": json.dumps(config)})
+    return spec
+
+
 LAYOUTS: dict[str, Callable[[Path], ModelSpec]] = {
     function.__name__: function
-    for function in (one_file, component_files, sharded, generation_2_3, fp8_cast, fp8_scaled)
+    for function in (
+        one_file,
+        component_files,
+        sharded,
+        generation_2_3,
+        generation_2_5,
+        fp8_cast,
+        fp8_scaled,
+    )
 }
 
 

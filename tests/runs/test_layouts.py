@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROW = {"id": "fox", "prompt": "A fox in the snow.", "seed": 1, **DEFAULTS}
 SAME_WEIGHTS = ("one_file", "component_files", "sharded")
-OTHERS = ("generation_2_3", "fp8_cast", "fp8_scaled")
+OTHERS = ("generation_2_3", "generation_2_5", "fp8_cast", "fp8_scaled")
 
 
 @pytest.fixture(scope="module")

@@ -92,13 +92,15 @@ def _architecture(file: WeightFile) -> list[str]:
 def _tell_transformer(file: WeightFile) -> list[str]:
     net = file.section("transformer", TransformerConfig)
     text = file.section("transformer", TextConfig)
+    audio = f"audio {net.audio_num_attention_heads} x {net.audio_attention_head_dim}"
+    connectors = f"connectors of {text.video.num_layers} and {text.audio.num_layers} layers"
     return [
         f"transformer    {net.num_layers} blocks, video {net.num_attention_heads} x "
-        f"{net.attention_head_dim}, audio {net.audio_num_attention_heads} x "
-        f"{net.audio_attention_head_dim}, {net.rope_type} rotary embedding"
+        f"{net.attention_head_dim}, {audio if net.has_audio else 'no audio'}, "
+        f"{net.rope_type} rotary embedding"
         f"{', gated attention' if net.apply_gated_attention else ''}",
-        f"text           features {text.feature_version}, connectors of "
-        f"{text.video.num_layers} and {text.audio.num_layers} layers",
+        f"text           features {text.feature_version}, "
+        + (connectors if text.has_audio else f"connector of {text.video.num_layers} layers"),
     ]
 
 

@@ -41,6 +41,8 @@ TEXT: Rules = (
     (_AUDIO_CONNECTOR, "audio_connector."),
     (_ONLY_CONNECTOR, "video_connector."),
 )
+# A text encoder's file may project for an audio stream that the model has not.
+VIDEO_TEXT: Rules = (("text_embedding_projection.audio_aggregate_embed.", None), *TEXT)
 VIDEO_ENCODER: Rules = (("vae.encoder.", ""), ("encoder.", ""), *_statistics("vae.", ""))
 VIDEO_DECODER: Rules = (("vae.decoder.", ""), ("decoder.", ""), *_statistics("vae.", ""))
 VIDEO_STATISTICS: Rules = tuple(

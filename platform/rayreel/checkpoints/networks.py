@@ -130,7 +130,8 @@ def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
             num_hidden_states=encoder.num_hidden_states,
         )
 
-    return Network(make, files.text_file, keys.TEXT)
+    rules = keys.TEXT if config.has_audio else keys.VIDEO_TEXT
+    return Network(make, files.text_file, rules)
 
 
 def video_encoder(files: ModelFiles) -> Network[VideoEncoder]:

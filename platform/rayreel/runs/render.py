@@ -1,7 +1,9 @@
 """Prompt list to clips: checks the spec, wires the stages, follows the work, writes the reports."""
 
+import dataclasses
 import importlib.metadata
 import json
+import logging
 import platform
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rayreel.checkpoints.compatibility import text_encoder_warning
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.networks import check_networks
 from rayreel.checkpoints.tiny import locate_model
@@ -28,6 +31,8 @@ from rayreel.runs.pools import choose_devices, make_pools
 from rayreel.runs.report import write_report
 from rayreel.runs.requests import PlannedRow, plan_rows
 from rayreel.stages.base import ItemFailure, RenderItem, Result
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,8 @@ def plan(spec: RenderSpec) -> tuple[ModelFiles, list[PlannedRow]]:
     """
     files = ModelFiles(locate_model(spec.model))
     check_networks(files)
+    if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
+        log.warning("%s", warning)
     return files, plan_rows(spec, files)
 
 
@@ -206,10 +213,8 @@ def _write_run_file(
         "model": files.spec.model_dump(mode="json"),
         "model_version": ".".join(map(str, files.transformer_file.model_version)),
         "weights": files.fingerprint(tuple(files.fingerprints)),
-        "devices": {
-            name: {"device": device.name, "dtype": device.dtype, "reason": device.reason}
-            for name, device in devices.items()
-        },
+        "loras": [lora.name for lora in files.adapters(distilled=True)],
+        "devices": {name: dataclasses.asdict(device) for name, device in devices.items()},
         "pools": [
             {
                 "stages": pool.name,

@@ -109,7 +109,9 @@ def _faults(request: RenderRequest, files: ModelFiles) -> list[str]:
             request, time_factor=time, space_factor=space, least_size=least
         )
     ]
-    if request.audio and not round(request.duration_s * files.audio_vae.latents_per_second):
+    if request.audio and not files.transformer.has_audio:
+        found.append("field 'audio': this model makes pictures alone; set audio to false")
+    elif request.audio and not round(request.duration_s * files.audio_vae.latents_per_second):
         found.append(
             f"field 'num_frames': {request.num_frames} frames at {request.fps:g} fps are too short "
             "for sound; set audio to false, or make the clip longer"
