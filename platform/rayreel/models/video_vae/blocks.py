@@ -7,7 +7,6 @@ import math
 from collections import OrderedDict
 
 import torch
-import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from rayreel.models.video_vae.ops import (
     NoiseSource,
     Stride,
     VideoConv3d,
+    activate_and_convolve,
     depth_to_space,
     draw,
     make_norm,
@@ -117,26 +117,16 @@ class ResidualBlock(nn.Module):
         if self.scale_shift_table is not None:
             assert embedding is not None
             rows = modulation(self.scale_shift_table, embedding)
-        h = _scale_and_shift(self.norm1(x), rows[:2])
-        h = self.conv1(F.silu(h, inplace=True))
-        h = _add_noise(h, self.per_channel_scale1, noise)
-        h = _scale_and_shift(self.norm2(h), rows[2:])
-        h = self.conv2(F.silu(h, inplace=True))
-        h = _add_noise(h, self.per_channel_scale2, noise)
-        return self.conv_shortcut(self.norm3(x)) + h
+        h = activate_and_convolve(x, self.norm1, self.conv1, rows[:2])
+        _add_noise(h, self.per_channel_scale1, noise)
+        h = activate_and_convolve(h, self.norm2, self.conv2, rows[2:])
+        _add_noise(h, self.per_channel_scale2, noise)
+        return h.add_(self.conv_shortcut(self.norm3(x)))
 
 
-def _scale_and_shift(x: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
-    if not rows:
-        return x
-    shift, scale = rows
-    return x * (1 + scale) + shift
-
-
-def _add_noise(x: Tensor, scale: Tensor | None, noise: NoiseSource | None) -> Tensor:
-    if scale is None:
-        return x
-    return x + (draw(noise, tuple(x.shape[-2:]), x) * scale).unsqueeze(1)
+def _add_noise(x: Tensor, scale: Tensor | None, noise: NoiseSource | None) -> None:
+    if scale is not None:
+        x += (draw(noise, tuple(x.shape[-2:]), x) * scale).unsqueeze(1)
 
 
 class ResidualStage(nn.Module):
@@ -208,18 +198,16 @@ class Upsample(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.out_channels = out_channels
         self.residual = residual
         self.conv = VideoConv3d(in_channels, out_channels * math.prod(stride), style)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, F, H, W)`` to ``(B, out_channels, p1 * F - p1 + 1, p2 * H, p3 * W)``."""
-        out = self._spread(self.conv(x))
+        out = depth_to_space(self.conv(x), self.stride)
         if self.residual:
-            skip = self._spread(x)
-            out = out + skip.repeat(1, self.out_channels // skip.shape[1], 1, 1, 1)
-        return out
-
-    def _spread(self, x: Tensor) -> Tensor:
+            skip = depth_to_space(x, self.stride)
+            # Every group of channels gets the same skip.
+            groups = torch.unflatten(out, 1, (-1, skip.shape[1]))
+            groups += skip.unsqueeze(1)
         # Of the first block in time only its last frame is real, as ``Downsample`` repeated it.
-        return depth_to_space(x, self.stride)[:, :, self.stride[0] - 1 :]
+        return out[:, :, self.stride[0] - 1 :]

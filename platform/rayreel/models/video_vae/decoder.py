@@ -6,7 +6,6 @@ Letters: B batch, C channels, F frames, H height, W width.
 import math
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from rayreel.models.video_vae.ops import (
     LayerStyle,
     NoiseSource,
     VideoConv3d,
+    activate_and_convolve,
     draw,
     make_norm,
     unpatchify,
@@ -109,12 +109,11 @@ class VideoDecoder(nn.Module):
                     x = block(x, noise=noise)
                 case _:
                     x = block(x)
-        x = self.conv_norm_out(x)
+        rows: tuple[Tensor, ...] = ()
         if scaled_timestep is not None:
             embedding = self.last_time_embedder(scaled_timestep, x.dtype)
-            shift, scale = modulation(self.last_scale_shift_table, embedding)
-            x = x * (1 + scale) + shift
-        x = self.conv_out(F.silu(x, inplace=True))
+            rows = modulation(self.last_scale_shift_table, embedding)
+        x = activate_and_convolve(x, self.conv_norm_out, self.conv_out, rows)
         return unpatchify(x, self.patch_size).to(latent.dtype)
 
 

@@ -5,14 +5,20 @@ Letters: B batch, C channels, F frames, H height, W width.
 
 import logging
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rayreel.config.model import VideoVAEBlock, VideoVAEConfig
 from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.video_vae.attention import FrameAttention
 from rayreel.models.video_vae.blocks import Downsample, ResidualBlock, ResidualStage
-from rayreel.models.video_vae.ops import STRIDES, LayerStyle, VideoConv3d, make_norm, patchify
+from rayreel.models.video_vae.ops import (
+    STRIDES,
+    LayerStyle,
+    VideoConv3d,
+    activate_and_convolve,
+    make_norm,
+    patchify,
+)
 from rayreel.types import ScaleFactors, VideoLatentShape
 
 logger = logging.getLogger(__name__)
@@ -56,7 +62,7 @@ class VideoEncoder(nn.Module):
         x = self.conv_in(patchify(whole, self.patch_size))
         for block in self.down_blocks:
             x = block(x)
-        x = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+        x = activate_and_convolve(x, self.conv_norm_out, self.conv_out)
         # What follows the means is their log-variance, which only training reads.
         means = x[:, : self.latent_channels]
         return self.per_channel_statistics.normalize(means).to(video.dtype)

@@ -58,16 +58,17 @@ class Upsample(LowPass):
     def forward(self, x_BCN: Tensor) -> Tensor:
         """``(B, C, N)`` to ``(B, C, 2N)``."""
         channels = x_BCN.shape[1]
-        pad = TAPS // RATIO - 1
-        padded = F.pad(x_BCN, (pad, pad), mode="replicate")
-        kernel = self.filter.expand(channels, 1, TAPS)
-        y = RATIO * F.conv_transpose1d(padded, kernel, stride=RATIO, groups=channels)
-        crop = pad * RATIO + (TAPS - RATIO) // 2
-        return y[..., crop:-crop]
+        reach = TAPS // (2 * RATIO)
+        padded = _padded(x_BCN, reach, reach)
+        # The gain that makes up for the zeros costs nothing on the filter.
+        kernel = (RATIO * self.filter).expand(channels, 1, TAPS)
+        return F.conv_transpose1d(padded, kernel, stride=RATIO, padding=TAPS - 1, groups=channels)
 
 
 class Downsample(nn.Module):
     """Halves the rate: the filter, then every second sample."""
+
+    BEFORE, AFTER = TAPS // 2 - 1, TAPS // 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,10 +76,38 @@ class Downsample(nn.Module):
 
     def forward(self, x_BCN: Tensor) -> Tensor:
         """``(B, C, N)`` to ``(B, C, ceil(N / 2))``."""
-        channels = x_BCN.shape[1]
-        padded = F.pad(x_BCN, (TAPS // 2 - 1, TAPS // 2), mode="replicate")
+        return self.filtered(_padded(x_BCN, self.BEFORE, self.AFTER))
+
+    def filtered(self, padded_BCN: Tensor) -> Tensor:
+        """Result for an input whose ends are repeated ``BEFORE`` and ``AFTER`` times already."""
+        channels = padded_BCN.shape[1]
         kernel = self.lowpass.filter.expand(channels, 1, TAPS)
-        return F.conv1d(padded, kernel, stride=RATIO, groups=channels)
+        return F.conv1d(padded_BCN, kernel, stride=RATIO, groups=channels)
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether PyTorch's padding, as slow as a filter, costs less than a few more calls."""
+    return x.numel() < 2**13
+
+
+def _padded(x: Tensor, before: int, after: int) -> Tensor:
+    if _is_small(x):
+        return F.pad(x, (before, after), mode="replicate")
+    padded, inner = _room(x, before, after)
+    inner.copy_(x)
+    _repeat_ends(padded, before, after)
+    return padded
+
+
+def _room(x: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:
+    """Uninitialised memory for an input with its borders, and the part that is the input's."""
+    padded = x.new_empty(*x.shape[:2], before + x.shape[2] + after)
+    return padded, padded[..., before : before + x.shape[2]]
+
+
+def _repeat_ends(padded: Tensor, before: int, after: int) -> None:
+    padded[..., :before] = padded[..., before : before + 1]
+    padded[..., -after:] = padded[..., -after - 1 : -after]
 
 
 class SnakeBeta(nn.Module):
@@ -95,10 +124,11 @@ class SnakeBeta(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x_BCN: Tensor) -> Tensor:
-        """``(B, C, N)`` to the same shape."""
-        frequency, magnitude = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return x_BCN + torch.sin(frequency * x_BCN).square() / (magnitude + 1e-9)
+    def forward(self, x_BCN: Tensor, out: Tensor | None = None) -> Tensor:
+        """``(B, C, N)`` to the same shape, written to ``out`` where it is given."""
+        frequency, magnitude = self.alpha.exp().unsqueeze(1), self.beta.exp().unsqueeze(1)
+        wave = (frequency * x_BCN).sin_().square_()
+        return torch.addcmul(x_BCN, wave, 1 / (magnitude + 1e-9), out=out)
 
 
 class AntiAliasedSnake(nn.Module):
@@ -112,5 +142,12 @@ class AntiAliasedSnake(nn.Module):
         self.downsample = Downsample()
 
     def forward(self, x_BCN: Tensor) -> Tensor:
-        """``(B, C, N)`` to the same shape."""
-        return self.downsample(self.act(self.upsample(x_BCN)))
+        """``(B, C, N)`` to the same shape; without gradients, as it writes in place."""
+        doubled = self.upsample(x_BCN)
+        if _is_small(doubled):
+            return self.downsample(self.act(doubled))
+        before, after = Downsample.BEFORE, Downsample.AFTER
+        padded, inner = _room(doubled, before, after)
+        self.act(doubled, out=inner)
+        _repeat_ends(padded, before, after)
+        return self.downsample.filtered(padded)

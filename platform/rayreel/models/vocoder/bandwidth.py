@@ -111,7 +111,10 @@ class BandwidthExtendedVocoder(nn.Module):
 def _call(module: nn.Module, x: Tensor) -> Tensor:
     """Run a module in the dtype of its input.
 
-    Stacked squared sines amplify rounding, so weights stored in bfloat16 are widened first.
+    Stacked squared sines amplify rounding, so weights stored in bfloat16 are widened first. All
+    weights of a module are stored alike.
     """
+    if next(chain(module.parameters(), module.buffers())).dtype == x.dtype:
+        return module(x)
     stored = chain(module.named_parameters(), module.named_buffers())
     return functional_call(module, {name: tensor.to(x.dtype) for name, tensor in stored}, (x,))

@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
         for act1, conv1, act2, conv2 in zip(
             self.acts1, self.convs1, self.acts2, self.convs2, strict=True
         ):
-            x_BCN = x_BCN + conv2(act2(conv1(act1(x_BCN))))
+            x_BCN = conv2(act2(conv1(act1(x_BCN)))).add_(x_BCN)
         return x_BCN
 
 
@@ -131,7 +131,11 @@ class Generator(nn.Module):
         for stage, up in enumerate(self.ups):
             x = up(self.act_up(x))
             blocks = self.resblocks[stage * per_stage : (stage + 1) * per_stage]
-            x = torch.stack([block(x) for block in blocks]).mean(dim=0)
+            first, *others = blocks
+            total = first(x)
+            for block in others:
+                total += block(x)
+            x = total.div_(per_stage)
         waveform = self.conv_post(self.act_post(x))
         if not self.bounded:
             return waveform
