@@ -5,12 +5,14 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 import torch
 
 from rayreel.config.jobs import MemorySpec
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from rayreel.models.tiling import TileSizeConfig
+from rayreel.models.video_vae.fitting import auto_tiling
 from rayreel.pipelines.decoding import decode
 from rayreel.stages.base import ItemFailure, RenderItem
 from rayreel.stages.decode import DecodeStage
@@ -25,6 +27,7 @@ import resource
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from rayreel.media.mux import write_clip
@@ -105,3 +108,26 @@ def test_a_clip_that_fails_on_the_way_leaves_no_file(tmp_path, monkeypatch, ledg
     assert failed.error == "ZeroDivisionError"
     assert not list((tmp_path / "videos").iterdir())
     assert not Ledger(Storage(str(tmp_path))).read()
+
+
+def test_a_full_device_is_decoded_on_in_smaller_tiles(ledger, monkeypatch, caplog):
+    request = small_resolved(ledger.files, num_frames=121, width=512, height=256)
+    latents = random_latents(121, height=256, width=512)
+    decode(ledger, request, latents).collect()
+    assert not caplog.records
+    monkeypatch.setattr("rayreel.pipelines.decoding.usable_memory", lambda _: 200 * MIB)
+    tight = decode(ledger, request, latents).collect()
+    assert "smaller than the published ones: 0.20 GiB of cpu memory" in caplog.text
+    tiles = auto_tiling(
+        ledger.files.video_vae, (16, 8, 16), free_bytes=200 * MIB, itemsize=4, device_type="cpu"
+    )
+    assert torch.equal(
+        tight.frames, decode(ledger, request, latents, tiling=tiles).collect().frames
+    )
+
+
+def test_a_device_that_holds_no_tile_is_refused(ledger, monkeypatch):
+    monkeypatch.setattr("rayreel.pipelines.decoding.usable_memory", lambda _: MIB)
+    request = small_resolved(ledger.files, num_frames=121)
+    with pytest.raises(ValueError, match=r"the smallest tiles, .* need"):
+        decode(ledger, request, random_latents(121)).collect()

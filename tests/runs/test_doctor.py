@@ -193,7 +193,7 @@ def test_stages_in_one_worker_add_up_what_stays(official):
     # Without a distilled adapter, both denoising stages have the same transformer.
     total = sum(need.weights for need in apart.values()) - apart["stage1"].weights
     assert together[FUSED].weights == total
-    passing = needs(files, memory=MemorySpec(**dict.fromkeys(MemorySpec.model_fields, "per_call")))
+    passing = needs(files, memory=dict.fromkeys(MemorySpec.model_fields, "per_call"))
     # The largest network of all is the transformer.
     assert passing[FUSED].weights == apart["stage1"].weights
 

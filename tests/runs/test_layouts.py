@@ -1,6 +1,7 @@
 """The same weights in every layout of published sets, rendered with no flag but the path."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -39,7 +40,7 @@ def rendered(ray_cluster, tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The folder of a layout."""
-    folders: dict[str, object] = {}
+    folders: dict[str, Path] = {}
 
     def folder(name: str):
         if name not in folders:

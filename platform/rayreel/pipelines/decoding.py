@@ -1,5 +1,6 @@
 """From latents to a clip: the last step of every pipeline."""
 
+import logging
 from collections.abc import Generator
 
 import torch
@@ -8,9 +9,13 @@ from torch import Tensor
 from rayreel.config.request import RenderRequest
 from rayreel.models.tiling import TileSizeConfig, Tiling
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
+from rayreel.models.video_vae.fitting import auto_tiling
 from rayreel.models.vocoder import decode_audio
+from rayreel.pipelines.devices import settle, usable_memory
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import Audio, ClipStream, Latents, seeded_generator
+
+log = logging.getLogger(__name__)
 
 CHUNK_FRAMES = 8
 """Frames that are converted to RGB at once: floats of a whole tile would take many times more."""
@@ -30,22 +35,21 @@ def decode(
         ledger: For the decoders.
         request: Of the clip.
         latents: What the pipeline made.
-        tiling: Of the picture; ``None`` takes the tiles that published pipelines decode with.
+        tiling: Of the picture; ``None`` takes the tiles that published pipelines decode with, or
+            smaller ones where the device has too little memory for them.
 
     Returns:
         Frames and sound on the CPU. Memory for the frames does not grow with their number.
 
     Raises:
-        ValueError: If the tiling does not fit; when the first frames are read.
+        ValueError: If the tiling does not fit, or no tile fits the memory; when the first frames
+            are read.
     """
     assert latents.video is not None, "every pipeline makes a picture"
     video = latents.video[None].to(ledger.device, ledger.dtype)
-    factors = ledger.files.factors
-    if tiling is None:
-        tiling = TileSizeConfig.from_long_side(request.height, request.width, factor=factors.height)
     return ClipStream(
         frames=_frames(ledger, video, tiling, request.seed or 0),
-        num_frames=(video.shape[2] - 1) * factors.time + 1,
+        num_frames=(video.shape[2] - 1) * ledger.files.factors.time + 1,
         fps=request.fps,
         audio=None if latents.audio is None else _sound(ledger, latents.audio),
     )
@@ -53,15 +57,39 @@ def decode(
 
 @torch.inference_mode()
 def _frames(
-    ledger: ModelLedger, latent: Tensor, tiling: Tiling, seed: int
+    ledger: ModelLedger, latent: Tensor, tiling: Tiling | None, seed: int
 ) -> Generator[Tensor, None, None]:
     noise = gaussian(seeded_generator(seed, "video/decode"))
     with ledger.video_decoder() as decoder:
-        for chunk in tiled_decode(decoder, latent, tiling, noise=noise):
+        tiles = tiling or _fitting_tiles(ledger, latent)
+        for chunk in tiled_decode(decoder, latent, tiles, noise=noise):
             for part in torch.split(chunk, CHUNK_FRAMES, dim=2):
                 yield to_rgb(part)[0].cpu()
             # Or it would be in memory beside the next one while that is decoded.
             del chunk, part
+            settle(ledger.device)
+
+
+def _fitting_tiles(ledger: ModelLedger, latent: Tensor) -> TileSizeConfig:
+    """The published tiles, or smaller ones where the device is too full: then frames may differ."""
+    frames, height, width = latent.shape[2:]
+    side = ledger.files.factors.height
+    free = usable_memory(ledger.device)
+    tiles = auto_tiling(
+        ledger.files.video_vae,
+        (frames, height, width),
+        free_bytes=free,
+        itemsize=ledger.dtype.itemsize,
+        device_type=ledger.device.type,
+    )
+    if tiles != TileSizeConfig.from_long_side(height * side, width * side, factor=side):
+        log.warning(
+            "decoding in tiles of %d frames of %dx%d, smaller than the published ones: %.2f GiB of "
+            "%s memory can be used",
+            *(tiles.frames.tile_size, tiles.height.tile_size, tiles.width.tile_size),
+            *(free / 2**30, ledger.device.type),
+        )
+    return tiles
 
 
 def _sound(ledger: ModelLedger, latent: Tensor) -> Audio:

@@ -85,6 +85,17 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def settle(device: torch.device) -> None:
+    """After a chunk of work: Metal keeps what was freed until it is told to give it back."""
+    if device.type == "mps":
+        release_memory(device)
+
+
+def usable_memory(device: torch.device) -> int:
+    """What of the free memory activations may take: kernels and the allocator need some too."""
+    return free_memory(device) * 4 // 5
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated: of the GPU's memory, or of the machine's.
 
