@@ -11,17 +11,15 @@ import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from rayreel.checkpoints import keys
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import tiny_spec, write_tiny
 from rayreel.cli import app
-from rayreel.config.jobs import AdapterSpec, MemorySpec, ModelSetup, ModelSpec
+from rayreel.config.jobs import AdapterSpec, MemorySpec, ModelSetup
 from rayreel.config.request import RenderRequest
 from rayreel.pipelines.resolve import resolve
 from rayreel.runs.needs import FUSED, PRECISIONS, stage_needs
 from tests.checkpoints.published import shapes
-from tests.official import OFFICIAL
-from tests.sparse import write_sparse
+from tests.official_files import write_official
 
 FLOAT32, BFLOAT16, FLOAT8 = PRECISIONS
 
@@ -172,6 +170,17 @@ def test_memory_of_the_published_sizes_is_that_of_their_weights(official, genera
     assert found["decode"].weights == 2 * sum(map(_size, decoders))
 
 
+@pytest.mark.parametrize(("generation", "projections"), [("2.0", 1), ("2.3", 2)])
+def test_memory_of_the_text_stage_is_that_of_its_weights(official, generation, projections):
+    """Gemma 3 12B has 11.77 billion parameters without its head and what sees pictures."""
+    files = official(generation)
+    parts = ("text projection", "video connector", "audio connector")
+    rest = sum(_size(shape) for part in parts for shape in shapes(generation, part).values())
+    weights = needs(files)["text"].weights
+    assert len([n for n in files.text_file.names if "aggregate_embed.weight" in n]) == projections
+    assert (weights - 2 * rest) / 2 == pytest.approx(11.766e9, rel=1e-4)
+
+
 def test_float8_halves_the_blocks(official):
     whole, halved = (needs(official("2.3"), p)["stage1"].weights for p in (BFLOAT16, FLOAT8))
     assert 0.5 < halved / whole < 0.55
@@ -199,51 +208,17 @@ def test_stages_in_one_worker_add_up_what_stays(official):
 
 
 @pytest.fixture(scope="module")
-def official(tmp_path_factory, tiny):
+def official(tmp_path_factory):
     """Sets of the published sizes, without their values."""
     made: dict[str, ModelFiles] = {}
 
     def files(generation: str) -> ModelFiles:
         if generation not in made:
             folder = tmp_path_factory.mktemp(f"official-{generation}")
-            made[generation] = ModelFiles(_write_official(folder, generation, tiny))
+            made[generation] = ModelFiles(write_official(folder, generation))
         return made[generation]
 
     return files
-
-
-def _write_official(folder: Path, generation: str, tiny: Path) -> ModelSpec:
-    config = OFFICIAL[generation]
-    homes = {
-        "transformer": keys.TRANSFORMER,
-        "video connector": (("model.diffusion_model.video_embeddings_connector.", ""),),
-        "audio connector": (("model.diffusion_model.audio_embeddings_connector.", ""),),
-        "text projection": (("text_embedding_projection.", ""),),
-        "video encoder": keys.VIDEO_ENCODER,
-        "video decoder": keys.VIDEO_DECODER,
-        "audio encoder": keys.AUDIO_ENCODER,
-        "audio decoder": keys.AUDIO_DECODER,
-        "vocoder": keys.VOCODER,
-    }
-    tensors = {
-        keys.file_name(name, rules): (shape, "F32" if "scale_shift_table" in name else "BF16")
-        for network, rules in homes.items()
-        for name, shape in shapes(generation, network).items()
-    }
-    sections = ("transformer", "vae", "audio_vae", "vocoder")
-    stated = {section: config[section] for section in sections}
-    checkpoint, upsampler = folder / "checkpoint.safetensors", folder / "upsampler.safetensors"
-    metadata = {"config": json.dumps(stated), "model_version": f"{generation}.0"}
-    write_sparse(checkpoint, tensors, metadata)
-    name, flat = next((n, c) for n, c in config["upsamplers"].items() if c["spatial_upsample"])
-    write_sparse(
-        upsampler,
-        {key: (shape, "BF16") for key, shape in shapes(generation, name).items()},
-        {"config": json.dumps(flat)},
-    )
-    return ModelSpec(
-        checkpoint=str(checkpoint), gemma=str(tiny / "gemma-3-tiny"), upsampler=str(upsampler)
-    )
 
 
 def _size(shape: tuple[int, ...]) -> int:
