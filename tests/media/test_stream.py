@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rayreel.errors import MediaError
@@ -100,3 +101,13 @@ def test_a_failing_encoder_closes_the_stream(tmp_path):
         write_clip(tmp_path / "a.mp4", replace(CLIP.stream(), frames=frames, audio=bad))
     assert closed
     assert next(frames, None) is None
+
+
+def test_a_moving_picture_is_encoded_the_same_each_time(tmp_path):
+    """Long and smooth enough for x264 to look ahead and to follow blocks from frame to frame."""
+    noise = torch.rand(1, 3, 6, 8, 8, generator=GENERATOR)
+    video = F.interpolate(noise, size=(60, 160, 192), mode="trilinear")[0].permute(1, 2, 3, 0)
+    frames = (255 * video + 10 * torch.rand(video.shape, generator=GENERATOR)).clamp(0, 255).byte()
+    for name in "abcd":
+        write_clip(tmp_path / f"{name}.mp4", Clip(frames=frames, fps=24))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

@@ -21,6 +21,9 @@ from rayreel.errors import MediaError
 from rayreel.media.yuv import rgb_to_i420
 from rayreel.types import Audio, Clip, ClipStream
 
+# Without cpu-independent, the rates that x264 gives to blocks differ from run to run.
+X264_OPTIONS = {"preset": "veryfast", "x264-params": "cpu-independent=1"}
+
 
 def write_clip(path: Path, clip: Clip | ClipStream, *, crf: int = 19) -> None:
     """Write a clip as MP4 (H.264, BT.709 limited range; AAC stereo) that plays while it downloads.
@@ -59,7 +62,7 @@ def _write(
     try:
         with av.open(str(path), "w", options=options) as output:
             video = output.add_stream(
-                "libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"}
+                "libx264", rate=rate, options=X264_OPTIONS | {"crf": str(crf)}
             )
             video.height, video.width = shape[1:3]
             tracks = [_encode_video(video, frames, rate)]
