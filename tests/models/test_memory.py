@@ -5,9 +5,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from rayreel.config.model import AudioVAEConfig, TextConfig, UpsamplerConfig, VocoderConfig
+from rayreel.config.model import (
+    AudioVAEConfig,
+    TextConfig,
+    TransformerConfig,
+    UpsamplerConfig,
+    VocoderConfig,
+)
+from rayreel.models import attention
 from rayreel.models.audio_vae import AudioDecoder
 from rayreel.models.memory import (
     audio_decoder_bytes,
@@ -72,6 +80,12 @@ def streams(config, batch, tokens, text_tokens, *, per_token, like):
     ]
 
 
+@pytest.fixture
+def fused_norms(monkeypatch):
+    """Norms store their result alone, as on CUDA; other devices compose them of several steps."""
+    monkeypatch.setattr(F, "rms_norm", lambda x, *_args, **_named: torch.zeros_like(x))
+
+
 def transformer_config(generation, head_dim):
     return tiny_config(
         generation,
@@ -88,6 +102,7 @@ def transformer_config(generation, head_dim):
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("tokens", [(1024, 32), (256, 512), (512, 0), (0, 512)])
 @pytest.mark.parametrize("per_token", [True, False])
+@pytest.mark.usefixtures("fused_norms")
 def test_transformer(generation, dtype, tokens, per_token):
     config, text_tokens, batch = transformer_config(generation, 32), 64, 2
     model = on(lambda: Transformer(config), dtype)
@@ -104,6 +119,23 @@ def test_transformer(generation, dtype, tokens, per_token):
     )
     skipped = [[], [Perturbation(PerturbationType.SKIP_VIDEO_SELF_ATTN, (1,))]]
     check(estimate, peak(lambda: model(*inputs)))
+    check(estimate, peak(lambda: model(*inputs, skipped)))
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("per_token", [True, False])
+@pytest.mark.usefixtures("fused_norms")
+def test_transformer_of_published_size(generation, per_token, monkeypatch):
+    # On the meta device the kernel would store the scores.
+    monkeypatch.setattr(attention, "scaled_dot_product", lambda q, *_: torch.empty_like(q))
+    small = {"num_layers": 2, "in_channels": 4, "audio_in_channels": 4}
+    config = TransformerConfig.model_validate(OFFICIAL[generation]["transformer"] | small)
+    model = on(lambda: Transformer(config), torch.bfloat16, "meta")
+    sizes = {"batch": 4, "text_tokens": 1024, "per_token": per_token}
+    like = torch.zeros(0, dtype=torch.bfloat16, device="meta")
+    inputs = streams(config, tokens=(6144, 126), like=like, **sizes)
+    estimate = transformer_bytes(config, video_tokens=6144, audio_tokens=126, itemsize=2, **sizes)
+    skipped = [[], [], [], [Perturbation(PerturbationType.SKIP_VIDEO_SELF_ATTN, (1,))]]
     check(estimate, peak(lambda: model(*inputs, skipped)))
 
 

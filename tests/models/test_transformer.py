@@ -7,8 +7,11 @@ import torch
 
 from rayreel.checkpoints.builder import build
 from rayreel.config.model import TextConfig, TransformerConfig
+from rayreel.models import feed_forward
+from rayreel.models.feed_forward import FeedForward
 from rayreel.models.transformer import Perturbation, PerturbationType, Transformer
 from rayreel.models.transformer.perturbations import BlockKeep, block_keeps
+from tests.memory_tracker import MemoryTracker
 from tests.models.tiny import (
     AUDIO_VIDEO,
     GENERATIONS,
@@ -72,6 +75,33 @@ def test_samples_do_not_see_each_other(config):
         alone = model(*(sample(stream, index) for stream in streams), [skipped])
         for batched, single in zip(together, alone, strict=True):
             torch.testing.assert_close(batched[index], single[0])
+
+
+def test_a_noise_level_that_all_tokens_share_may_be_given_once(config):
+    model = sine_transformer(config)
+    streams = tiny_streams(config)
+    each = model(*streams)
+    once = model(*(replace(stream, timesteps=stream.timesteps[:, :1]) for stream in streams))
+    torch.testing.assert_close(once, each, rtol=0, atol=3e-6)
+
+
+def test_positions_that_all_samples_share_may_be_given_once(config):
+    model = sine_transformer(config)
+    streams = tiny_streams(config)
+    each = model(*streams)
+    once = model(*(replace(stream, positions=stream.positions[:1]) for stream in streams))
+    torch.testing.assert_close(once, each, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_feed_forward_in_chunks_equals_the_whole(monkeypatch):
+    step, x = FeedForward(16), torch.randn(2, 50, 16)
+    whole = step(x)
+    monkeypatch.setattr(feed_forward, "CHUNK", 32)
+    with MemoryTracker() as tracker:
+        chunked = step(x)
+    torch.testing.assert_close(chunked, whole)
+    assert tracker.peak < (2 * 4 * 32 + 2 * 100) * 16 * 4
 
 
 def test_a_disabled_stream_is_still_read_by_the_other(config):

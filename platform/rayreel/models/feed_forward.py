@@ -5,7 +5,12 @@ Letters: B batch, T tokens, D width.
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
+
+CHUNK = 8192
+"""Tokens at once where no gradients are kept: the four times as wide activations of more would be
+the peak of the network, while products of this many keep a GPU busy."""
 
 
 class FeedForward(nn.Module):
@@ -29,4 +34,12 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """``(B, T, D)`` to the same shape."""
-        return self.net(x_BTD)
+        num_tokens = x_BTD.shape[:-1].numel()
+        if torch.is_grad_enabled() or num_tokens <= CHUNK:
+            return self.net(x_BTD)
+        out_BTD = torch.empty_like(x_BTD, memory_format=torch.contiguous_format)
+        num_chunks = -(-num_tokens // CHUNK)
+        chunks = (tensor.flatten(0, -2).chunk(num_chunks) for tensor in (x_BTD, out_BTD))
+        for tokens, out in zip(*chunks, strict=True):
+            out.copy_(self.net(tokens))
+        return out_BTD

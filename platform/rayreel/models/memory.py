@@ -16,6 +16,7 @@ from rayreel.config.model import (
     UpsamplerConfig,
     VocoderConfig,
 )
+from rayreel.models.feed_forward import CHUNK
 from rayreel.models.upsampler import RATIOS
 from rayreel.models.vocoder.activation import RATIO
 from rayreel.models.vocoder.generator import Generator
@@ -45,29 +46,31 @@ def transformer_bytes(
         itemsize: Bytes of an element of the hidden states.
         per_token: Whether noise levels are given for each token, or once for all of a sample.
     """
+    video_tokens, audio_tokens = batch * video_tokens, batch * audio_tokens
     video, audio = video_tokens * config.video_width, audio_tokens * config.audio_width
-    # Held from the first block to the last: hidden states and rotary tables.
-    held, text, rope = 2, 0, 0
-    # The embedded noise levels and the rows that they modulate each token with.
+    states, largest = video + audio, max(video, audio)
+    # Held from the first block to the last: rotary tables, texts, and per token the embedded noise
+    # levels and the rows that they modulate it with.
+    held = states
     modulation = 1 + (9 if config.cross_attention_adaln else 6)
-    # The steps of a block leave behind the input of the text attention.
-    left = 1
     if video and audio:
-        # The exchange has modulation of its own, and leaves behind what each stream gave,
-        # read and got.
-        modulation, left = modulation + 4, left + 3
-        rope = (video_tokens + audio_tokens) * config.audio_cross_attention_dim
+        # The exchange has tables and modulation of its own.
+        held += (video_tokens + audio_tokens) * config.audio_cross_attention_dim
+        modulation += 4
     if video:
-        text += text_tokens * config.video_width
+        held += batch * text_tokens * config.video_width
     if audio:
-        text += text_tokens * config.audio_width
-    # The largest step is the feed-forward one: its input, and both sides of the activation, four
-    # times as wide; with a gate for each token.
-    step = 1 + 2 * 4
+        held += batch * text_tokens * config.audio_width
     if per_token:
-        held, step = held + modulation, step + 1
-    elements = (held + left) * (video + audio) + rope + text + step * max(video, audio)
-    return batch * elements * itemsize
+        held += modulation * states
+    # Input, queries, keys, values and result, and where guidance skips the attention of some
+    # samples what is kept of the result, what of the values, and both.
+    attention = states + 8 * largest
+    # Besides what the block began with: input, and both sides of the activation, four times as
+    # wide, of all tokens or of a chunk of them.
+    width = config.video_width if video >= audio else config.audio_width
+    feed_forward = 2 * states + min(9 * largest, 2 * largest + 8 * CHUNK * width)
+    return (held + max(attention, feed_forward)) * itemsize
 
 
 def text_encoder_bytes(

@@ -100,13 +100,13 @@ def apply_rotary(x_BTD: Tensor, table: RotaryTable) -> Tensor:
         even, odd = torch.unflatten(x_BTD, -1, (-1, 2)).unbind(-1)
         return x_BTD * table.cos + torch.stack((-odd, even), dim=-1).flatten(-2) * table.sin
     cos, sin = table.cos.transpose(1, 2), table.sin.transpose(1, 2)
-    heads = cos.shape[2]
-    first, second = torch.unflatten(x_BTD, -1, (heads, -1)).chunk(2, dim=-1)
-    rotated = (
-        torch.addcmul(first * cos, second, sin, value=-1),
-        torch.addcmul(second * cos, first, sin),
-    )
-    return torch.cat(rotated, dim=-1).flatten(-2)
+    halves = torch.unflatten(x_BTD, -1, (cos.shape[2], 2, -1))
+    first, second = halves.unbind(-2)
+    # In place, as both halves beside their result would be the most memory that attention takes.
+    rotated = halves * cos.unsqueeze(-2)
+    rotated[..., 0, :].addcmul_(second, sin, value=-1)
+    rotated[..., 1, :].addcmul_(first, sin)
+    return rotated.flatten(-3)
 
 
 @lru_cache(maxsize=32)

@@ -72,19 +72,21 @@ def sinusoid(timesteps: Tensor, width: int = SINUSOID_WIDTH) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def rows(table_RD: Tensor, modulation_BNRD: Tensor) -> tuple[Tensor, ...]:
+def rows(
+    table_RD: Tensor, modulation_BNRD: Tensor, which: slice = slice(None)
+) -> tuple[Tensor, ...]:
     """Rows of a learned table, each moved by its predicted modulation.
 
     Args:
         table_RD: ``(R, D)``, stored in float32; cast to the modulation's dtype before it is added.
         modulation_BNRD: ``(..., R, D)``.
+        which: Rows; with a noise level for each token, every row is as large as the states.
 
     Returns:
-        R tensors ``(..., D)``; one at a time they need less memory than together.
+        Of each row ``(..., D)``.
     """
-    table = table_RD.to(modulation_BNRD.dtype)
-    pairs = zip(table.unbind(0), modulation_BNRD.unbind(-2), strict=True)
-    return tuple(row + predicted for row, predicted in pairs)
+    modulation = modulation_BNRD[..., which, :]
+    return (table_RD[which].to(modulation.dtype) + modulation).unbind(-2)
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

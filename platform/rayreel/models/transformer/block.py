@@ -16,6 +16,11 @@ from rayreel.models.rope import RotaryTable
 from rayreel.models.transformer.adaln import modulate, rows
 from rayreel.models.transformer.perturbations import BlockKeep
 
+# First of the rows (shift, scale, gate) of a step in the main tables, and of the rows (scale,
+# shift) of a direction in the tables of the exchange.
+SELF, FEED_FORWARD, TEXT = 0, 3, 6
+AUDIO_TO_VIDEO, VIDEO_TO_AUDIO = 0, 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeInputs:
@@ -135,68 +140,94 @@ class Block(nn.Module):
         Returns:
             Both, like ``xv`` and ``xa``.
         """
+        # What a step reads and gives has no name, which would keep it until the block ends.
         if xv is not None and video is not None and video.enabled:
             table, prompt_table = self.scale_shift_table, self.prompt_scale_shift_table
-            query, gate = self._modulated(xv, video, table, first=0)
-            mask, rope = video.attention_mask, video.rope
-            xv = xv + gate * self.attn1(query, mask=mask, rope=rope, keep=keep.video_self)
-            query, text, gate = self._text_inputs(xv, video, table, prompt_table)
-            xv = xv + gate * self.attn2(query, text, mask=video.context_mask)
+            xv = xv + self.attn1(
+                self._modulated(xv, video, table, SELF),
+                mask=video.attention_mask,
+                rope=video.rope,
+                keep=keep.video_self,
+            ) * _gate(video, table, SELF)
+            xv = xv + self.attn2(
+                *self._text_inputs(xv, video, table, prompt_table), mask=video.context_mask
+            ) * _gate(video, table, TEXT)
         if xa is not None and audio is not None and audio.enabled:
             table, prompt_table = self.audio_scale_shift_table, self.audio_prompt_scale_shift_table
-            query, gate = self._modulated(xa, audio, table, first=0)
-            mask, rope = audio.attention_mask, audio.rope
-            xa = xa + gate * self.audio_attn1(query, mask=mask, rope=rope, keep=keep.audio_self)
-            query, text, gate = self._text_inputs(xa, audio, table, prompt_table)
-            xa = xa + gate * self.audio_attn2(query, text, mask=audio.context_mask)
+            xa = xa + self.audio_attn1(
+                self._modulated(xa, audio, table, SELF),
+                mask=audio.attention_mask,
+                rope=audio.rope,
+                keep=keep.audio_self,
+            ) * _gate(audio, table, SELF)
+            xa = xa + self.audio_attn2(
+                *self._text_inputs(xa, audio, table, prompt_table), mask=audio.context_mask
+            ) * _gate(audio, table, TEXT)
 
         if xv is not None and video is not None and xa is not None and audio is not None:
-            # Both directions read the states from before the exchange.
-            v, a = video.exchange, audio.exchange
+            # Both directions read the states from before the exchange. Those of the audio stream
+            # are the shorter ones to keep.
+            v, a, xa_before = video.exchange, audio.exchange, xa
             assert v is not None
             assert a is not None
-            table = self.scale_shift_table_a2v_ca_video
-            v_reads, v_gives, v_gate = self._exchange_inputs(xv, v, table)
-            table = self.scale_shift_table_a2v_ca_audio
-            a_gives, a_reads, a_gate = self._exchange_inputs(xa, a, table)
-            if video.enabled and keep.audio_to_video is not False:
-                heard = self.audio_to_video_attn(v_reads, a_gives, rope=v.rope, context_rope=a.rope)
-                xv = xv + heard * (v_gate * keep.audio_to_video)
+            v_table = self.scale_shift_table_a2v_ca_video
+            a_table = self.scale_shift_table_a2v_ca_audio
             if audio.enabled and keep.video_to_audio is not False:
-                seen = self.video_to_audio_attn(a_reads, v_gives, rope=a.rope, context_rope=v.rope)
-                xa = xa + seen * (a_gate * keep.video_to_audio)
+                xa = xa + self.video_to_audio_attn(
+                    self._exchanged(xa, a, a_table, VIDEO_TO_AUDIO),
+                    self._exchanged(xv, v, v_table, VIDEO_TO_AUDIO),
+                    rope=a.rope,
+                    context_rope=v.rope,
+                ) * (_exchange_gate(a, a_table) * keep.video_to_audio)
+            if video.enabled and keep.audio_to_video is not False:
+                xv = xv + self.audio_to_video_attn(
+                    self._exchanged(xv, v, v_table, AUDIO_TO_VIDEO),
+                    self._exchanged(xa_before, a, a_table, AUDIO_TO_VIDEO),
+                    rope=v.rope,
+                    context_rope=a.rope,
+                ) * (_exchange_gate(v, v_table) * keep.audio_to_video)
 
         if xv is not None and video is not None and video.enabled:
-            hidden, gate = self._modulated(xv, video, self.scale_shift_table, first=3)
-            xv = xv + gate * self.ff(hidden)
+            table = self.scale_shift_table
+            xv = xv + self.ff(self._modulated(xv, video, table, FEED_FORWARD)) * _gate(
+                video, table, FEED_FORWARD
+            )
         if xa is not None and audio is not None and audio.enabled:
-            hidden, gate = self._modulated(xa, audio, self.audio_scale_shift_table, first=3)
-            xa = xa + gate * self.audio_ff(hidden)
+            table = self.audio_scale_shift_table
+            xa = xa + self.audio_ff(self._modulated(xa, audio, table, FEED_FORWARD)) * _gate(
+                audio, table, FEED_FORWARD
+            )
         return xv, xa
 
-    def _modulated(
-        self, x: Tensor, stream: StreamInputs, table: Tensor, *, first: int
-    ) -> tuple[Tensor, Tensor]:
-        """Normalised and modulated input of a step, and the gate of its result."""
-        step = slice(first, first + 3)
-        shift, scale, gate = rows(table[step], stream.modulation[:, :, step])
-        return modulate(rms_norm(x, self.eps), scale, shift), gate
+    def _modulated(self, x: Tensor, stream: StreamInputs, table: Tensor, step: int) -> Tensor:
+        """What a step reads."""
+        shift, scale = rows(table, stream.modulation, slice(step, step + 2))
+        return modulate(rms_norm(x, self.eps), scale, shift)
 
     def _text_inputs(
         self, x: Tensor, stream: StreamInputs, table: Tensor, prompt_table: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query input, text and gate of a text attention; 2.0 modulates none of them."""
+    ) -> tuple[Tensor, Tensor]:
+        """Queries' input and text of a text attention; 2.0 modulates neither."""
         if prompt_table is None:
-            return rms_norm(x, self.eps), stream.context, x.new_ones(1)
-        query, gate = self._modulated(x, stream, table, first=6)
+            return rms_norm(x, self.eps), stream.context
         shift, scale = rows(prompt_table, stream.prompt_modulation)
-        return query, modulate(stream.context, scale, shift), gate
+        return self._modulated(x, stream, table, TEXT), modulate(stream.context, scale, shift)
 
-    def _exchange_inputs(
-        self, x: Tensor, stream: ExchangeInputs, table: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What audio-to-video and video-to-audio take, and the gate of what the stream receives."""
-        scale_a2v, shift_a2v, scale_v2a, shift_v2a = rows(table[:4], stream.modulation)
-        (gate,) = rows(table[4:], stream.gate)
-        normed = rms_norm(x, self.eps)
-        return modulate(normed, scale_a2v, shift_a2v), modulate(normed, scale_v2a, shift_v2a), gate
+    def _exchanged(self, x: Tensor, stream: ExchangeInputs, table: Tensor, step: int) -> Tensor:
+        """What one direction of the exchange reads of a stream."""
+        scale, shift = rows(table[:4], stream.modulation, slice(step, step + 2))
+        return modulate(rms_norm(x, self.eps), scale, shift)
+
+
+def _gate(stream: StreamInputs, table: Tensor, step: int) -> Tensor | int:
+    """Factor of what a step gives; 2.0 has none for text."""
+    if step >= len(table):
+        return 1
+    (gate,) = rows(table, stream.modulation, slice(step + 2, step + 3))
+    return gate
+
+
+def _exchange_gate(stream: ExchangeInputs, table: Tensor) -> Tensor:
+    """Factor of what a stream receives."""
+    (gate,) = rows(table[4:], stream.gate)
+    return gate
