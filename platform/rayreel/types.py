@@ -122,8 +122,9 @@ class Modality:
     Attributes:
         latent: Tokens ``(B, T, D)``; their dtype is the dtype of the hidden states.
         sigma: Float32 ``(B,)``: noise level of the stream.
-        timesteps: Float32 ``(B, T, 1)``: noise level of each token, ``denoise_mask * sigma``.
-        positions: Float32 ``(B, axes, T, 2)``.
+        timesteps: Float32: noise level of each token, ``denoise_mask * sigma``: ``(B, T, 1)``, or
+            ``(B, 1, 1)`` where all tokens of a sample share one level.
+        positions: Float32 ``(B, axes, T, 2)``, or ``(1, axes, T, 2)`` where all samples share them.
         context: Text ``(B, L, C)``.
         context_mask: ``None``; integer ``(B, L)``, 1 for valid tokens; or an additive bias
             ``(B, 1, 1, L)``.
@@ -219,15 +220,19 @@ class ClipStream:
 
 
 def repeat_batch(modality: Modality, times: int) -> Modality:
-    """The same stream ``times`` over along the batch axis: ``(B, ...)`` to ``(times * B, ...)``."""
+    """The same stream ``times`` over along the batch axis: ``(B, ...)`` to ``(times * B, ...)``.
+
+    Positions of a single sample stay ``(1, axes, T, 2)``, as all samples share them.
+    """
 
     def repeated(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.repeat(times, *[1] * (value.dim() - 1))
 
+    kept = {"enabled"} | ({"positions"} if len(modality.positions) == 1 else set())
     tensors: dict[str, Any] = {
         field.name: repeated(getattr(modality, field.name))
         for field in fields(Modality)
-        if field.name != "enabled"
+        if field.name not in kept
     }
     return replace(modality, **tensors)
 

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser
@@ -103,6 +105,48 @@ def test_stream_without_anything_to_generate_is_at_noise_level_zero():
     torch.testing.assert_close(video.sigma, torch.tensor([0.8]))
     assert not audio.sigma.any()
     assert not audio.timesteps.any()
+
+
+def test_a_noise_level_that_the_tokens_of_a_sample_share_is_given_once():
+    model, video = FakeModel(), state("video", batch=2)
+    video.denoise_mask[1] = 0.5
+    guided(model, video_guidance=Guidance(cfg_scale=3))(video, state("audio", batch=2), 0.8, 0)
+    levels, audio_levels = (stream.timesteps for stream in model.calls[0][:2])
+    torch.testing.assert_close(levels, torch.tensor([0.8, 0.4, 0.8, 0.4])[:, None, None])
+    torch.testing.assert_close(audio_levels, torch.full((4, 1, 1), 0.8))
+
+
+def test_noise_levels_that_differ_are_given_for_each_token():
+    model, video = FakeModel(), state("video", batch=2)
+    video.denoise_mask[1, 0] = 0.5
+    simple(model, 0.5)(video, None, 0.8, 0)
+    torch.testing.assert_close(model.calls[0][0].timesteps, video.denoise_mask * 0.8)
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often the host asks for a value on the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_for_the_device_at_the_first_step_alone():
+    denoiser, video = simple(FakeModel(), 0.5), state("video")
+    with Waits() as waits:
+        denoiser(video, None, 0.8, 0)
+        assert waits.count == 1
+        denoiser(replace(video, latent=video.latent + 1), None, 0.7, 1)
+        assert waits.count == 1
+
+
+def test_positions_of_a_single_request_are_not_repeated_for_its_passes():
+    model, guidance = FakeModel(), Guidance(cfg_scale=3)
+    guided(model, video_guidance=guidance)(state("video"), None, 0.8, 0)
+    guided(model, video_guidance=guidance)(state("video", batch=2), None, 0.8, 0)
+    assert [len(video.positions) for video, _, _ in model.calls] == [1, 4]
 
 
 def test_tokens_that_are_kept_come_back_unchanged():

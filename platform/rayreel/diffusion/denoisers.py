@@ -33,6 +33,24 @@ class VelocityModel(Protocol):
         """Velocities ``(B, T, D)`` of the streams that are present."""
 
 
+class _TokenLevels:
+    """Noise levels of the tokens of one stream, over a run."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+        self._shared = False
+
+    def at(self, sigma: float, mask: Tensor) -> Tensor:
+        """``(B, T, 1)``, or ``(B, 1, 1)`` where the tokens of each sample share one level.
+
+        A level for each token means modulation for each token: ten times the hidden states.
+        """
+        if mask is not self._mask:
+            # A run has one mask, and asking for its values makes the host wait for the device.
+            self._mask, self._shared = mask, bool((mask == mask[:, :1]).all())
+        return (mask[:, :1] if self._shared else mask) * sigma
+
+
 @dataclass(frozen=True, slots=True)
 class SimpleDenoiser:
     """One unguided pass per evaluation, as distilled weights want it.
@@ -44,6 +62,9 @@ class SimpleDenoiser:
 
     model: VelocityModel
     context: TextContext
+    _levels: tuple[_TokenLevels, _TokenLevels] = field(
+        default_factory=lambda: (_TokenLevels(), _TokenLevels()), init=False, repr=False
+    )
 
     def __call__(
         self,
@@ -54,9 +75,10 @@ class SimpleDenoiser:
     ) -> Pair[Denoised]:
         """Estimates for the streams that are present."""
         streams = per_stream(
-            lambda state, context: _modality(state, [context], enabled=True, sigma=sigma),
+            lambda state, context, levels: _modality(state, [context], True, levels, sigma=sigma),
             (video, audio),
             (self.context.video, self.context.audio),
+            self._levels,
         )
         estimates = _estimates(streams, self.model(*streams, None))
         return per_stream(lambda x0: Denoised(x0=x0), estimates)
@@ -89,6 +111,9 @@ class GuidedDenoiser:
     audio_guidance: Guidance | Mapping[float, Guidance] = field(default_factory=Guidance)
     force_uncond: bool = False
     _last: Pair[Denoised] = field(default=(None, None), init=False, repr=False)
+    _levels: tuple[_TokenLevels, _TokenLevels] = field(
+        default_factory=lambda: (_TokenLevels(), _TokenLevels()), init=False, repr=False
+    )
 
     def __call__(
         self,
@@ -114,6 +139,7 @@ class GuidedDenoiser:
                 [one.context.audio for one in passes.values()],
             ),
             (guiders[0] is not None, guiders[1] is not None),
+            self._levels,
         )
         skipped = [one.skipped for one in passes.values()]
         velocities = self.model(*streams, _perturbations(streams, skipped))
@@ -162,7 +188,12 @@ class GuidedDenoiser:
 
 
 def _modality(
-    state: LatentState, contexts: Sequence[Tensor], enabled: bool, *, sigma: float
+    state: LatentState,
+    contexts: Sequence[Tensor],
+    enabled: bool,
+    levels: _TokenLevels,
+    *,
+    sigma: float,
 ) -> Modality:
     """The stream once per context, along the batch."""
     batched = [context.expand(len(state.latent), -1, -1) for context in contexts]
@@ -171,7 +202,7 @@ def _modality(
     once = Modality(
         latent=state.latent,
         sigma=generates.float() * sigma,
-        timesteps=state.denoise_mask * sigma,
+        timesteps=levels.at(sigma, state.denoise_mask),
         positions=state.positions,
         context=batched[0],
         attention_mask=state.attention_mask,
