@@ -61,7 +61,7 @@ def write_official(folder: Path, generation: str, *, distilled_lora: bool = Fals
 
 def _lora(transformer: dict[str, tuple[int, ...]]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Both halves for every linear layer."""
-    tensors = {}
+    tensors: dict[str, tuple[tuple[int, ...], str]] = {}
     for name, shape in transformer.items():
         if name.endswith(".weight") and len(shape) == 2:
             rank = min(_RANK, *shape)

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Gemma4UnifiedConfig, Gemma4UnifiedTextModel
 
+from rayreel.checkpoints.text_encoder import TextEncoderFiles
+from rayreel.models.text.gemma import Gemma
 from rayreel.models.text.tiny import VOCABULARY
 
 HIDDEN_SIZE = 16
@@ -71,3 +73,10 @@ def write_packed(
     kept = {name: tensor for name, tensor in everything.items() if tensor is not None}
     save_file(kept, path, {"gemma_config": json.dumps(config), "format": "pt"})
     return path
+
+
+def loaded(files: TextEncoderFiles, *, device: torch.device, dtype: torch.dtype) -> Gemma:
+    """The language model of a text encoder with its weights."""
+    gemma = files.outline()
+    gemma.load_state_dict(files.weights(device, dtype), assign=True)
+    return gemma.requires_grad_(False).eval().to(device)

@@ -15,7 +15,7 @@ from rayreel.errors import CheckpointError
 from rayreel.models.text.language_models import make_gemma, parse_config
 from rayreel.models.text.tiny import VOCABULARY, write_tiny_gemma
 from rayreel.models.text.tokenizer import BOS_ID
-from tests.checkpoints.packed import CONFIG, write_packed
+from tests.checkpoints.packed import CONFIG, loaded, write_packed
 
 CPU = torch.device("cpu")
 PROMPT = "A red fox, 雨."
@@ -43,7 +43,7 @@ def packed(tmp_path_factory, tokenizer_json):
 
 @pytest.fixture
 def gemma_4(packed):
-    return TextEncoderFiles(packed).load(device=CPU, dtype=torch.float32)
+    return loaded(TextEncoderFiles(packed), device=CPU, dtype=torch.float32)
 
 
 def edit_json(file, **changes):
@@ -80,7 +80,7 @@ def test_a_folder_gives_the_states_of_from_pretrained(folder, dtype):
     theirs = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
     with torch.no_grad():
         expected = states_of(theirs.model.language_model, input_ids, mask)
-    actual = files.load(device=CPU, dtype=dtype)(input_ids, mask)
+    actual = loaded(files, device=CPU, dtype=dtype)(input_ids, mask)
     assert actual.dtype == dtype
     assert torch.equal(actual, expected)
 
@@ -100,12 +100,12 @@ def test_a_packed_file_gives_the_states_of_from_pretrained(packed, tmp_path, dty
     theirs = Gemma4UnifiedModel.from_pretrained(tmp_path, dtype=dtype).eval()
     with torch.no_grad():
         expected = states_of(theirs, input_ids, mask)
-    assert torch.equal(files.load(device=CPU, dtype=dtype)(input_ids, mask), expected)
+    assert torch.equal(loaded(files, device=CPU, dtype=dtype)(input_ids, mask), expected)
 
 
 def test_weights_of_the_wanted_dtype_stay_mapped(packed):
     files = TextEncoderFiles(packed)
-    gemma = files.load(device=CPU, dtype=torch.bfloat16)
+    gemma = loaded(files, device=CPU, dtype=torch.bfloat16)
     mapped = files.file.tensor(NORM)
     assert gemma.model.norm.weight.data_ptr() == mapped.data_ptr()
     assert not any(tensor.is_meta for tensor in (*gemma.parameters(), *gemma.buffers()))
@@ -118,9 +118,9 @@ def test_weights_of_the_wanted_dtype_stay_mapped(packed):
 def test_states_on_the_gpu_are_those_of_the_cpu(request, name):
     files, cuda = TextEncoderFiles(request.getfixturevalue(name)), torch.device("cuda")
     input_ids, mask = files.tokenizer(length=32)([PROMPT, "A red fox on a tin roof."])
-    expected = files.load(device=CPU, dtype=torch.float32)(input_ids, mask)[mask.bool()]
+    expected = loaded(files, device=CPU, dtype=torch.float32)(input_ids, mask)[mask.bool()]
     exact, rounded = (
-        files.load(device=cuda, dtype=dtype)(input_ids.to(cuda), mask.to(cuda))[mask.bool()]
+        loaded(files, device=cuda, dtype=dtype)(input_ids.to(cuda), mask.to(cuda))[mask.bool()]
         for dtype in (torch.float32, torch.bfloat16)
     )
     torch.testing.assert_close(exact.cpu(), expected, rtol=1e-3, atol=1e-3)
@@ -140,8 +140,8 @@ def test_nested_names_of_a_packed_file_are_read_too(tmp_path, tokenizer_json, ge
         prefix="model.language_model.",
         tensors={"model.embed_vision.embedding_projection.weight": torch.ones(1)},
     )
-    loaded = TextEncoderFiles(nested).load(device=CPU, dtype=torch.float32).state_dict()
-    assert all(torch.equal(w, loaded[name]) for name, w in gemma_4.state_dict().items())
+    read = loaded(TextEncoderFiles(nested), device=CPU, dtype=torch.float32).state_dict()
+    assert all(torch.equal(w, read[name]) for name, w in gemma_4.state_dict().items())
 
 
 def test_a_sharded_folder_loads_like_a_single_file(folder, tmp_path):
@@ -154,7 +154,7 @@ def test_a_sharded_folder_loads_like_a_single_file(folder, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     sharded, whole = (
-        TextEncoderFiles(path).load(device=CPU, dtype=torch.float32).state_dict()
+        loaded(TextEncoderFiles(path), device=CPU, dtype=torch.float32).state_dict()
         for path in (tmp_path, folder)
     )
     assert sharded.keys() == whole.keys()
@@ -184,7 +184,7 @@ def test_gemma_4_reads_padding_where_a_prompt_has_a_placeholder(gemma_4, token):
 
 
 def test_gemma_3_embeds_a_placeholder_as_it_is(folder):
-    gemma = TextEncoderFiles(folder).load(device=CPU, dtype=torch.float32)
+    gemma = loaded(TextEncoderFiles(folder), device=CPU, dtype=torch.float32)
     typed = torch.tensor([[BOS_ID, 300, VOCABULARY["<image_soft_token>"], 301]])
     padded = torch.tensor([[BOS_ID, 300, VOCABULARY["<pad>"], 301]])
     mask = torch.ones_like(typed)
@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_refused_when_it_is_loaded_too(tmp_path):
     write_tiny_gemma(tmp_path, seed=0)
     edit_json(tmp_path / "config.json", text_config={"num_hidden_layers": 1})
     with pytest.raises(CheckpointError, match=f"{tmp_path} does not fit the network Gemma"):
-        TextEncoderFiles(tmp_path).load(device=CPU, dtype=torch.bfloat16)
+        loaded(TextEncoderFiles(tmp_path), device=CPU, dtype=torch.bfloat16)
 
 
 def test_another_safetensors_file_is_not_a_packed_text_encoder(folder):

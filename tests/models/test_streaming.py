@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from rayreel.models.streaming import ALIGNMENT, BlockStreamer, stream_blocks
+from rayreel.models.streaming import ALIGNMENT, BlockStreamer
 from rayreel.models.text import tiny
 from rayreel.models.text.language_models import make_gemma, parse_config
 from tests.checkpoints import packed
@@ -19,6 +19,21 @@ CPU = torch.device("cpu")
 WIDTH = 64
 NUM_BLOCKS = 5
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+def stream_blocks(
+    model: nn.Module, blocks: nn.ModuleList, device: torch.device, *, pin: bool, ahead: int = 1
+) -> BlockStreamer:
+    """Put a network on a device, all but its blocks, which are streamed there when they run."""
+    kept = []
+    for block in blocks:
+        weights = block.state_dict()
+        kept.append({name: t.pin_memory() if pin else t for name, t in weights.items()})
+        meta = {name: torch.empty_like(t, device="meta") for name, t in weights.items()}
+        block.load_state_dict(meta, assign=True)
+    # Module.to refuses tensors on the meta device.
+    model._apply(lambda t: t if t.is_meta else t.to(device))
+    return BlockStreamer(blocks, kept.__getitem__, device, ahead)
 
 
 class Block(nn.Module):

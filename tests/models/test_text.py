@@ -18,6 +18,7 @@ from rayreel.models.text.features import normalize_per_layer, normalize_per_toke
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.models.text.tokenizer import BOS_ID, PAD_ID, PromptTokenizer
+from tests.checkpoints.packed import loaded
 
 CPU = torch.device("cpu")
 PROMPTS = ["A red fox.", "", "  Rain, 雨 и 🌧\non a roof "]
@@ -53,7 +54,7 @@ def gemma(folder):
 
 
 def load_gemma(folder, dtype):
-    return TextEncoderFiles(folder).load(device=CPU, dtype=dtype)
+    return loaded(TextEncoderFiles(folder), device=CPU, dtype=dtype)
 
 
 def random_processor(gemma, config=CONFIG) -> EmbeddingsProcessor:

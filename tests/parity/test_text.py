@@ -12,6 +12,7 @@ from rayreel.config.model import TextConfig
 from rayreel.models.text.encoder import TextEncoder
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.types import TextContext
+from tests.checkpoints.packed import loaded
 from tests.parity.vectors import FOLDER, Case, cases, component, weights
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def files(folder: str):
 
 @cache
 def gemma(folder: str):
-    return files(folder).load(device=CPU, dtype=torch.float32)
+    return loaded(files(folder), device=CPU, dtype=torch.float32)
 
 
 @cache

@@ -175,20 +175,6 @@ class TextEncoderFiles:
             if wanted(new)
         }
 
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> Gemma:
-        """The language model in evaluation mode, without gradients.
-
-        Args:
-            device: Where the weights go.
-            dtype: What they are cast to.
-
-        Raises:
-            CheckpointError: If weights are missing, unexpected or misshapen.
-        """
-        gemma = self.outline()
-        gemma.load_state_dict(self.weights(device, dtype), assign=True)
-        return gemma.requires_grad_(False).eval().to(device)
-
     def _make(self) -> Gemma:
         from rayreel.models.text.language_models import make_gemma  # noqa: PLC0415 - slow
 

@@ -178,31 +178,3 @@ class _Slot:
             place = self.buffer[start : start + tensor.nbytes].view(tensor.dtype)
             held[name] = place.view(tensor.shape).copy_(tensor, non_blocking=place.is_cuda)
         return held
-
-
-def stream_blocks(
-    model: nn.Module, blocks: nn.ModuleList, device: torch.device, *, pin: bool, ahead: int = 1
-) -> BlockStreamer:
-    """Put a network on a device, except for its blocks, which are streamed there when they run.
-
-    Args:
-        model: Network on the CPU, in the dtype to compute in; changed in place. Its tensors may
-            be those of a mapped file, which then stay in the file.
-        blocks: The part of it that is too large.
-        device: Where it shall compute.
-        pin: Copy the blocks to page-locked memory: the host must have room for all of them, and
-            copies to a GPU are fast and overlap with the computation.
-        ahead: As in ``BlockStreamer``.
-
-    Returns:
-        The streamer, to be closed after the last pass.
-    """
-    kept = []
-    for block in blocks:
-        weights = block.state_dict()
-        kept.append({name: t.pin_memory() if pin else t for name, t in weights.items()})
-        meta = {name: torch.empty_like(t, device="meta") for name, t in weights.items()}
-        block.load_state_dict(meta, assign=True)
-    # Module.to refuses tensors on the meta device.
-    model._apply(lambda t: t if t.is_meta else t.to(device))  # type: ignore[no-untyped-call]
-    return BlockStreamer(blocks, kept.__getitem__, device, ahead)
