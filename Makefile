@@ -28,4 +28,4 @@ test-slow: setup
 	$(BIN)/pytest -m slow
 
 bench: setup
-	$(BIN)/python jobs/bench.py manifests/bench/transformer.yaml
+	$(BIN)/python jobs/bench.py manifests/bench/cpu.yaml

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from jobs.bench import BenchSpec
 
 from rayreel.config.jobs import ModelSpec, StageName
 from rayreel.config.load import load_spec
 from rayreel.config.request import PIPELINES
+from rayreel.runs.bench import BenchSpec
 from rayreel.runs.render import plan
 from rayreel.runs.spec import read_model, read_render_spec
 

@@ -12,20 +12,13 @@ from rayreel.checkpoints.builder import build
 from rayreel.config.model import AudioVAEConfig, VocoderConfig
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.vocoder import make_vocoder
+from rayreel.runs.bench.oracles import vocoder_name
 
 CHANNELS, LATENT_CHANNELS, MEL_BINS = 32, 8, 16
 
 STATISTICS = {
     "latents_mean": "per_channel_statistics.mean-of-means",
     "latents_std": "per_channel_statistics.std-of-means",
-}
-VOCODER = {
-    "conv_in.": "conv_pre.",
-    "conv_out.": "conv_post.",
-    "act_out.": "act_post.",
-    "upsamplers.": "ups.",
-    "resnets.": "resblocks.",
-    "downsample.filter": "downsample.lowpass.filter",
 }
 
 
@@ -90,12 +83,7 @@ def test_audio_vae(causality_axis, attention):
 
 
 def our_vocoder(config: VocoderConfig, theirs: torch.nn.Module):
-    def renamed(name: str) -> str:
-        for their_part, our_part in VOCODER.items():
-            name = name.replace(their_part, our_part)
-        return name
-
-    tensors = {renamed(name): tensor for name, tensor in theirs.state_dict().items()}
+    tensors = {vocoder_name(name): tensor for name, tensor in theirs.state_dict().items()}
     return build(lambda: make_vocoder(config), tensors)
 
 

@@ -5,31 +5,16 @@ has older ones; where both streams share one uniform level, or do not exchange, 
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
 
 from rayreel.checkpoints.builder import build
 from rayreel.models.transformer import Perturbation, PerturbationType, Transformer
+from rayreel.runs.bench.oracles import diffusers_transformer, transformer_name
 from tests.models.tiny import tiny_config, tiny_streams
 
-RENAMES = {
-    "proj_in": "patchify_proj",
-    "audio_proj_in": "audio_patchify_proj",
-    "time_embed": "adaln_single",
-    "audio_time_embed": "audio_adaln_single",
-    "prompt_adaln": "prompt_adaln_single",
-    "audio_prompt_adaln": "audio_prompt_adaln_single",
-    "av_cross_attn_video_scale_shift": "av_ca_video_scale_shift_adaln_single",
-    "av_cross_attn_audio_scale_shift": "av_ca_audio_scale_shift_adaln_single",
-    "av_cross_attn_video_a2v_gate": "av_ca_a2v_gate_adaln_single",
-    "av_cross_attn_audio_v2a_gate": "av_ca_v2a_gate_adaln_single",
-    "video_a2v_cross_attn_scale_shift_table": "scale_shift_table_a2v_ca_video",
-    "audio_a2v_cross_attn_scale_shift_table": "scale_shift_table_a2v_ca_audio",
-    "norm_q": "q_norm",
-    "norm_k": "k_norm",
-}
 CONFIGS = {
     "2.0": tiny_config("2.0"),
     "2.0 interleaved": tiny_config("2.0", rope_type="interleaved", frequencies_precision=False),
@@ -39,44 +24,15 @@ CONFIGS = {
 }
 
 
-def official(name):
-    return ".".join(RENAMES.get(part, part) for part in name.split("."))
-
-
 @pytest.fixture(params=CONFIGS)
 def pair(request):
     """Both implementations with the same weights."""
     config = CONFIGS[request.param]
-    theirs = LTX2VideoTransformer3DModel(
-        num_layers=config.num_layers,
-        num_attention_heads=config.num_attention_heads,
-        attention_head_dim=config.attention_head_dim,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        cross_attention_dim=config.cross_attention_dim,
-        audio_num_attention_heads=config.audio_num_attention_heads,
-        audio_attention_head_dim=config.audio_attention_head_dim,
-        audio_in_channels=config.audio_in_channels,
-        audio_out_channels=config.audio_out_channels,
-        audio_cross_attention_dim=config.audio_cross_attention_dim,
-        caption_channels=config.caption_channels,
-        use_prompt_embeddings=not config.caption_proj_before_connector,
-        gated_attn=config.apply_gated_attention,
-        audio_gated_attn=config.apply_gated_attention,
-        cross_attn_mod=config.cross_attention_adaln,
-        audio_cross_attn_mod=config.cross_attention_adaln,
-        use_prompt_adaln_single=config.use_prompt_adaln_single,
-        ff_bias=config.ff_bias,
-        audio_ff_bias=config.audio_ff_bias,
-        use_keyframes_abs_pos_embedding=config.use_keyframes_abs_pos_embedding,
-        rope_type=config.rope_type,
-        rope_double_precision=config.float64_frequencies,
-        perturbed_attn=True,
-    ).eval()
+    theirs: Any = diffusers_transformer(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in theirs.requires_grad_(False).parameters():
         parameter.normal_(std=0.3, generator=generator)
-    tensors = {official(name): tensor for name, tensor in theirs.state_dict().items()}
+    tensors = {transformer_name(name): tensor for name, tensor in theirs.state_dict().items()}
     return build(lambda: Transformer(config), tensors), theirs
 
 

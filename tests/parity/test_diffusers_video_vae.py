@@ -1,6 +1,5 @@
 """Video VAE against diffusers', with random weights."""
 
-import re
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from rayreel.checkpoints.builder import build
 from rayreel.config.model import VideoVAEConfig
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.models.video_vae.decoder import NOISE_SCALE, TIMESTEP
+from rayreel.runs.bench.oracles import video_vae_name
 
 # Generations 2.0 and 2.3 in small, as ours and as theirs. Decoder blocks are listed from pixels to
 # latent, but for their ``upsample_type``, which runs from latent to pixels.
@@ -82,23 +82,6 @@ GENERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def our_name(name, last):
-    """Our name of one of their weights; ``last`` is the index of the encoder's middle block."""
-    middle = f"down_blocks.{last}." if name.startswith("encoder.") else "up_blocks.0."
-    name = name.replace("mid_block.", middle) if "mid_block." in name else _block_name(name)
-    name = re.sub(r"^decoder\.(time_embedder|scale_shift_table)", r"decoder.last_\1", name)
-    return name.replace("resnets.", "res_blocks.").partition(".")[2]
-
-
-def _block_name(name):
-    """Their blocks hold residual layers and a resampler; ours are one or the other."""
-    if found := re.match(r"(\w+\.(down|up)_blocks\.)(\d+)\.((?:down|up)samplers\.0\.)?", name):
-        is_down, resamples = found[2] == "down", bool(found[4])
-        index = 2 * int(found[3]) + (resamples if is_down else 2 - resamples)
-        return f"{found[1]}{index}.{name[found.end() :]}"
-    return name
-
-
 def make_pair(generation, *, causal=False, conditioned=False, noisy=False):
     """Their model and our encoder and decoder with the same random weights."""
     ours, theirs = GENERATIONS[generation]
@@ -129,7 +112,7 @@ def make_pair(generation, *, causal=False, conditioned=False, noisy=False):
 def part(kind, config, state):
     prefix = "encoder." if kind is VideoEncoder else "decoder."
     last = len(config.encoder_blocks) - 1
-    tensors = {our_name(n, last): t for n, t in state.items() if n.startswith(prefix)}
+    tensors = {video_vae_name(n, last): t for n, t in state.items() if n.startswith(prefix)}
     tensors["per_channel_statistics.mean-of-means"] = state["latents_mean"]
     tensors["per_channel_statistics.std-of-means"] = state["latents_std"]
     return build(lambda: kind(config), tensors)

@@ -1,0 +1,61 @@
+"""Makes the comparisons of a spec, one after the other."""
+
+from collections.abc import Iterator
+
+import torch
+
+from rayreel.runs.bench.load import compare_loading
+from rayreel.runs.bench.memory import measure_decode, measure_renders
+from rayreel.runs.bench.networks import (
+    Line,
+    compare_transformers,
+    compare_video_decoders,
+    compare_vocoders,
+)
+from rayreel.runs.bench.spec import (
+    BenchSpec,
+    Case,
+    DecodeMemoryCase,
+    LoadCase,
+    RenderMemoryCase,
+    TransformerCase,
+    VideoDecoderCase,
+    VocoderCase,
+)
+from rayreel.runs.bench.timing import surroundings
+
+
+def run(spec: BenchSpec) -> Iterator[list[Line]]:
+    """Compare.
+
+    Args:
+        spec: What to compare.
+
+    Yields:
+        For each case its results, in the order of the spec; each holds the fields of the case, what
+        was measured, and what else it depends on.
+
+    Raises:
+        ValueError: If two networks that are compared do not agree.
+    """
+    for case in spec.cases:
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            results = _compare(case, spec.seconds)
+        yield [{**case.model_dump(), **result, **surroundings()} for result in results]
+
+
+def _compare(case: Case, seconds: float) -> list[Line]:
+    match case:
+        case LoadCase():
+            return compare_loading(case, seconds)
+        case TransformerCase():
+            return [compare_transformers(case, seconds)]
+        case VideoDecoderCase():
+            return [compare_video_decoders(case, seconds)]
+        case VocoderCase():
+            return [compare_vocoders(case, seconds)]
+        case DecodeMemoryCase():
+            return measure_decode(case)
+        case RenderMemoryCase():
+            return [measure_renders(case)]
