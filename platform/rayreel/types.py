@@ -124,6 +124,8 @@ class Modality:
         sigma: Float32 ``(B,)``: noise level of the stream.
         timesteps: Float32: noise level of each token, ``denoise_mask * sigma``: ``(B, T, 1)``, or
             ``(B, 1, 1)`` where all tokens of a sample share one level.
+        levels: ``None``, or float32 ``(N,)``, rising: every value of ``timesteps``. Where they are
+            few, it saves the memory of modulation for each token.
         positions: Float32 ``(B, axes, T, 2)``, or ``(1, axes, T, 2)`` where all samples share them.
         context: Text ``(B, L, C)``.
         context_mask: ``None``; integer ``(B, L)``, 1 for valid tokens; or an additive bias
@@ -139,6 +141,7 @@ class Modality:
     timesteps: Tensor
     positions: Tensor
     context: Tensor
+    levels: Tensor | None = None
     context_mask: Tensor | None = None
     attention_mask: Tensor | None = None
     keyframes_mask: Tensor | None = None
@@ -222,13 +225,13 @@ class ClipStream:
 def repeat_batch(modality: Modality, times: int) -> Modality:
     """The same stream ``times`` over along the batch axis: ``(B, ...)`` to ``(times * B, ...)``.
 
-    Positions of a single sample stay ``(1, axes, T, 2)``, as all samples share them.
+    Levels stay as they are, and so do positions of a single sample: all samples share them.
     """
 
     def repeated(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.repeat(times, *[1] * (value.dim() - 1))
 
-    kept = {"enabled"} | ({"positions"} if len(modality.positions) == 1 else set())
+    kept = {"enabled", "levels"} | ({"positions"} if len(modality.positions) == 1 else set())
     tensors: dict[str, Any] = {
         field.name: repeated(getattr(modality, field.name))
         for field in fields(Modality)

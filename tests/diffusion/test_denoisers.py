@@ -113,14 +113,17 @@ def test_a_noise_level_that_the_tokens_of_a_sample_share_is_given_once():
     guided(model, video_guidance=Guidance(cfg_scale=3))(video, state("audio", batch=2), 0.8, 0)
     levels, audio_levels = (stream.timesteps for stream in model.calls[0][:2])
     torch.testing.assert_close(levels, torch.tensor([0.8, 0.4, 0.8, 0.4])[:, None, None])
+    assert model.calls[0][0].levels is None
     torch.testing.assert_close(audio_levels, torch.full((4, 1, 1), 0.8))
 
 
-def test_noise_levels_that_differ_are_given_for_each_token():
+def test_noise_levels_that_differ_are_given_for_each_token_and_by_themselves():
     model, video = FakeModel(), state("video", batch=2)
     video.denoise_mask[1, 0] = 0.5
-    simple(model, 0.5)(video, None, 0.8, 0)
-    torch.testing.assert_close(model.calls[0][0].timesteps, video.denoise_mask * 0.8)
+    guided(model, video_guidance=Guidance(cfg_scale=3))(video, None, 0.8, 0)
+    seen = model.calls[0][0]
+    assert torch.equal(seen.timesteps, (video.denoise_mask * 0.8).repeat(2, 1, 1))
+    assert torch.equal(seen.levels, seen.timesteps.unique())
 
 
 class Waits(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,18 +124,27 @@ def test_transformer(generation, dtype, tokens, per_token):
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-@pytest.mark.parametrize("per_token", [True, False])
+@pytest.mark.parametrize("noise", ["of samples", "of tokens", "of few levels"])
 @pytest.mark.usefixtures("fused_norms")
-def test_transformer_of_published_size(generation, per_token, monkeypatch):
+def test_transformer_of_published_size(generation, noise, monkeypatch):
     # On the meta device the kernel would store the scores.
     monkeypatch.setattr(attention, "scaled_dot_product", lambda q, *_: torch.empty_like(q))
     small = {"num_layers": 2, "in_channels": 4, "audio_in_channels": 4}
     config = TransformerConfig.model_validate(OFFICIAL[generation]["transformer"] | small)
     model = on(lambda: Transformer(config), torch.bfloat16, "meta")
-    sizes = {"batch": 4, "text_tokens": 1024, "per_token": per_token}
     like = torch.zeros(0, dtype=torch.bfloat16, device="meta")
-    inputs = streams(config, tokens=(6144, 126), like=like, **sizes)
-    estimate = transformer_bytes(config, video_tokens=6144, audio_tokens=126, itemsize=2, **sizes)
+    inputs = streams(config, 4, (6144, 126), 1024, per_token=noise != "of samples", like=like)
+    if noise == "of few levels":
+        inputs = [replace(stream, levels=like.new_zeros(2).float()) for stream in inputs]
+    estimate = transformer_bytes(
+        config,
+        batch=4,
+        video_tokens=6144,
+        audio_tokens=126,
+        text_tokens=1024,
+        itemsize=2,
+        per_token=noise == "of tokens",
+    )
     skipped = [[], [], [], [Perturbation(PerturbationType.SKIP_VIDEO_SELF_ATTN, (1,))]]
     check(estimate, peak(lambda: model(*inputs, skipped)))
 

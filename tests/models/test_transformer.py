@@ -85,6 +85,17 @@ def test_a_noise_level_that_all_tokens_share_may_be_given_once(config):
     torch.testing.assert_close(once, each, rtol=0, atol=3e-6)
 
 
+def test_levels_to_choose_from_change_nothing(config):
+    model = sine_transformer(config)
+    video, audio = tiny_streams(config)
+    for token, level in ((0, 0.0), (1, 0.5)):
+        video.timesteps[token, token] = level
+    each = model(video, audio)
+    levels = video.timesteps.unique()
+    few = model(replace(video, levels=levels), replace(audio, levels=levels))
+    torch.testing.assert_close(few, each, rtol=0, atol=3e-6)
+
+
 def test_positions_that_all_samples_share_may_be_given_once(config):
     model = sine_transformer(config)
     streams = tiny_streams(config)

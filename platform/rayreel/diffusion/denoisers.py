@@ -38,17 +38,20 @@ class _TokenLevels:
 
     def __init__(self) -> None:
         self._mask: Tensor | None = None
-        self._shared = False
+        self._distinct: Tensor | None = None
 
-    def at(self, sigma: float, mask: Tensor) -> Tensor:
-        """``(B, T, 1)``, or ``(B, 1, 1)`` where the tokens of each sample share one level.
+    def at(self, sigma: float, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Time steps and levels of a ``Modality``.
 
-        A level for each token means modulation for each token: ten times the hidden states.
+        Time steps are ``(B, 1, 1)``, without levels, where the tokens of each sample share one.
         """
         if mask is not self._mask:
             # A run has one mask, and asking for its values makes the host wait for the device.
-            self._mask, self._shared = mask, bool((mask == mask[:, :1]).all())
-        return (mask[:, :1] if self._shared else mask) * sigma
+            shared = bool((mask == mask[:, :1]).all())
+            self._mask, self._distinct = mask, None if shared else torch.unique(mask)
+        if self._distinct is None:
+            return mask[:, :1] * sigma, None
+        return mask * sigma, self._distinct * sigma
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +200,14 @@ def _modality(
 ) -> Modality:
     """The stream once per context, along the batch."""
     batched = [context.expand(len(state.latent), -1, -1) for context in contexts]
+    timesteps, distinct = levels.at(sigma, state.denoise_mask)
     # A stream with nothing to generate is a pure condition: the model sees it at noise level 0.
     generates = (state.denoise_mask > 0).flatten(1).any(dim=1)
     once = Modality(
         latent=state.latent,
         sigma=generates.float() * sigma,
-        timesteps=levels.at(sigma, state.denoise_mask),
+        timesteps=timesteps,
+        levels=distinct,
         positions=state.positions,
         context=batched[0],
         attention_mask=state.attention_mask,

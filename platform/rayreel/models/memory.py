@@ -44,7 +44,8 @@ def transformer_bytes(
         audio_tokens: Per sample; 0 without audio.
         text_tokens: Per sample.
         itemsize: Bytes of an element of the hidden states.
-        per_token: Whether noise levels are given for each token, or once for all of a sample.
+        per_token: Whether each token is modulated by itself: its noise level is not that of all
+            tokens, nor one of the few that ``Modality.levels`` states.
     """
     video_tokens, audio_tokens = batch * video_tokens, batch * audio_tokens
     video, audio = video_tokens * config.video_width, audio_tokens * config.audio_width

@@ -73,7 +73,10 @@ def sinusoid(timesteps: Tensor, width: int = SINUSOID_WIDTH) -> Tensor:
 
 
 def rows(
-    table_RD: Tensor, modulation_BNRD: Tensor, which: slice = slice(None)
+    table_RD: Tensor,
+    modulation_BNRD: Tensor,
+    which: slice = slice(None),
+    level_BT: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Rows of a learned table, each moved by its predicted modulation.
 
@@ -81,12 +84,27 @@ def rows(
         table_RD: ``(R, D)``, stored in float32; cast to the modulation's dtype before it is added.
         modulation_BNRD: ``(..., R, D)``.
         which: Rows; with a noise level for each token, every row is as large as the states.
+        level_BT: As for ``of_tokens``.
 
     Returns:
         Of each row ``(..., D)``.
     """
     modulation = modulation_BNRD[..., which, :]
-    return (table_RD[which].to(modulation.dtype) + modulation).unbind(-2)
+    moved = (table_RD[which].to(modulation.dtype) + modulation).unbind(-2)
+    return tuple(of_tokens(row, level_BT) for row in moved)
+
+
+def of_tokens(values_BND: Tensor, level_BT: Tensor | None) -> Tensor:
+    """What follows from noise levels, for each token.
+
+    Args:
+        values_BND: ``(B, N, D)`` with N of 1 or T; or ``(1, N, D)`` to choose from.
+        level_BT: ``None``, or integer ``(B, T)``: which of N levels each token is at.
+
+    Returns:
+        ``values_BND``, or the chosen ``(B, T, D)``.
+    """
+    return values_BND if level_BT is None else F.embedding(level_BT, values_BND[0])
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """One block of the dual-stream transformer.
 
-Letters: B batch, T tokens, L text tokens, D width of a stream, R modulation rows.
+Letters: B batch, T tokens, L text tokens, N noise levels, D width of a stream, R modulation rows.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,14 @@ class ExchangeInputs:
     """What the exchange between the streams reads of one of them.
 
     Attributes:
-        modulation: ``(B, T, 4, D)``.
+        modulation: ``(B, N, 4, D)``.
+        level: As in ``StreamInputs``.
         gate: ``(B, 1, 1, D)``, from the noise level of the other stream.
         rope: Table over time alone.
     """
 
     modulation: Tensor
+    level: Tensor | None
     gate: Tensor
     rope: RotaryTable
 
@@ -42,8 +44,10 @@ class StreamInputs:
     """What the blocks and the output head read of one stream, besides its hidden states.
 
     Attributes:
-        embedded_timesteps: ``(B, T, D)``, for the head.
-        modulation: ``(B, T, R, D)``.
+        embedded_timesteps: ``(B, N, D)``, for the head.
+        modulation: ``(B, N, R, D)``.
+        level: ``None`` where N is 1 or T, or ``(B, T)``: which of the levels, then with a B of 1,
+            each token is at.
         prompt_modulation: ``(B, 1, 2, D)``, or zeros ``(2, D)`` where the text is not modulated by
             the noise level.
         context: Text ``(B, L, D)``.
@@ -56,6 +60,7 @@ class StreamInputs:
 
     embedded_timesteps: Tensor
     modulation: Tensor
+    level: Tensor | None
     prompt_modulation: Tensor
     context: Tensor
     context_mask: Tensor | None
@@ -201,7 +206,7 @@ class Block(nn.Module):
 
     def _modulated(self, x: Tensor, stream: StreamInputs, table: Tensor, step: int) -> Tensor:
         """What a step reads."""
-        shift, scale = rows(table, stream.modulation, slice(step, step + 2))
+        shift, scale = rows(table, stream.modulation, slice(step, step + 2), stream.level)
         return modulate(rms_norm(x, self.eps), scale, shift)
 
     def _text_inputs(
@@ -215,7 +220,7 @@ class Block(nn.Module):
 
     def _exchanged(self, x: Tensor, stream: ExchangeInputs, table: Tensor, step: int) -> Tensor:
         """What one direction of the exchange reads of a stream."""
-        scale, shift = rows(table[:4], stream.modulation, slice(step, step + 2))
+        scale, shift = rows(table[:4], stream.modulation, slice(step, step + 2), stream.level)
         return modulate(rms_norm(x, self.eps), scale, shift)
 
 
@@ -223,7 +228,7 @@ def _gate(stream: StreamInputs, table: Tensor, step: int) -> Tensor | int:
     """Factor of what a step gives; 2.0 has none for text."""
     if step >= len(table):
         return 1
-    (gate,) = rows(table, stream.modulation, slice(step + 2, step + 3))
+    (gate,) = rows(table, stream.modulation, slice(step + 2, step + 3), stream.level)
     return gate
 
 

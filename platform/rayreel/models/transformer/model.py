@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rayreel.config.model import TransformerConfig
 from rayreel.models.rope import RotaryTable, rotary_table
-from rayreel.models.transformer.adaln import AdaLNSingle, modulate
+from rayreel.models.transformer.adaln import AdaLNSingle, modulate, of_tokens
 from rayreel.models.transformer.block import Block, ExchangeInputs, StreamInputs
 from rayreel.models.transformer.masks import context_bias, strength_bias
 from rayreel.models.transformer.perturbations import Perturbations, block_keeps
@@ -177,7 +177,7 @@ class Transformer(nn.Module):
         """All that stays the same from block to block."""
         dtype = own.latent.dtype
         scale = self.config.timestep_scale_multiplier
-        modulation, embedded_timesteps = parts.adaln(own.timesteps.squeeze(-1) * scale, dtype)
+        modulation, embedded_timesteps = parts.adaln(_levels(own) * scale, dtype)
         prompt_modulation = own.latent.new_zeros(2, parts.width)
         if parts.prompt_adaln is not None:
             prompt_modulation, _ = parts.prompt_adaln(own.sigma[:, None] * scale, dtype)
@@ -187,6 +187,7 @@ class Transformer(nn.Module):
         return StreamInputs(
             embedded_timesteps=embedded_timesteps,
             modulation=modulation,
+            level=_level_of_tokens(own),
             prompt_modulation=prompt_modulation,
             context=context,
             context_mask=context_bias(own.context_mask, dtype),
@@ -201,8 +202,7 @@ class Transformer(nn.Module):
         assert parts.exchange is not None
         config, dtype = self.config, own.latent.dtype
         adaln, gate_adaln = parts.exchange
-        levels = own.timesteps.squeeze(-1) * config.timestep_scale_multiplier
-        modulation, _ = adaln(levels, dtype)
+        modulation, _ = adaln(_levels(own) * config.timestep_scale_multiplier, dtype)
         other_level = other.sigma[:, None] * config.av_ca_timestep_scale_multiplier
         gate, _ = gate_adaln(other_level, dtype)
         # Both streams must turn alike at the same second, so they share width and extent.
@@ -211,7 +211,8 @@ class Transformer(nn.Module):
         )
         width = config.audio_cross_attention_dim
         rope = self._rotary(own.positions[:, :1], width, parts.heads, (max_pos,), dtype)
-        return ExchangeInputs(modulation=modulation, gate=gate, rope=rope)
+        level = _level_of_tokens(own)
+        return ExchangeInputs(modulation=modulation, level=level, gate=gate, rope=rope)
 
     def _rotary(
         self,
@@ -235,8 +236,22 @@ class Transformer(nn.Module):
     def _normalised(self, x: Tensor, stream: StreamInputs, table: Tensor) -> Tensor:
         """Input of the output projection; unlike the blocks it subtracts the mean."""
         normed = F.layer_norm(x, x.shape[-1:], eps=self.config.norm_eps)
-        shift, scale = (row + stream.embedded_timesteps for row in table.to(x.dtype))
+        shift, scale = (
+            of_tokens(row + stream.embedded_timesteps, stream.level) for row in table.to(x.dtype)
+        )
         return modulate(normed, scale, shift)
+
+
+def _levels(stream: Modality) -> Tensor:
+    """Noise levels to modulate by: of each sample and token, or all that occur as ``(1, N)``."""
+    return stream.timesteps.squeeze(-1) if stream.levels is None else stream.levels[None]
+
+
+def _level_of_tokens(stream: Modality) -> Tensor | None:
+    """Which of the noise levels each token is at, ``(B, T)``."""
+    if stream.levels is None:
+        return None
+    return torch.bucketize(stream.timesteps.squeeze(-1), stream.levels)
 
 
 def _caption_projection(in_channels: int, width: int) -> nn.Module:
