@@ -7,6 +7,7 @@ from functools import cache
 import psutil
 import torch
 
+from rayreel.checkpoints.quantization import QuantizationName
 from rayreel.config.jobs import DtypeName, StageSpec
 from rayreel.config.model import AttentionBackend
 from rayreel.errors import SpecError
@@ -75,6 +76,19 @@ def _dtype_of(device: str) -> tuple[DtypeName, str]:
     gain = _bfloat16_gain()
     said = f"bfloat16 products run at {gain:.2g}x float32's speed"
     return ("bfloat16" if gain > 1.5 else "float32"), said
+
+
+def supported_quantization(device: torch.device, choice: QuantizationName) -> QuantizationName:
+    """How weights can be held on a device: Metal has no float8, so there they are widened.
+
+    Raises:
+        SpecError: If float8 is asked for where there is none.
+    """
+    if device.type != "mps":
+        return choice
+    if choice == "fp8_cast":
+        raise SpecError("model.quantization fp8_cast needs CUDA or a CPU: Metal has no float8")
+    return "none"
 
 
 def release_memory(device: torch.device) -> None:

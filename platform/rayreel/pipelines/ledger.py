@@ -24,7 +24,7 @@ from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.models.vocoder import BandwidthExtendedVocoder, Vocoder
-from rayreel.pipelines.devices import Device
+from rayreel.pipelines.devices import Device, supported_quantization
 from rayreel.pipelines.holding import Holding, Resident, Source, Wanted, hold
 
 M = TypeVar("M", bound=nn.Module)
@@ -63,11 +63,13 @@ class ModelLedger:
             memory: How long to hold them; by default all are kept.
 
         Raises:
-            SpecError: If the kernels are not available.
+            SpecError: If the kernels, or float8, are not available.
         """
         force_backend(device.attention)
-        self.files = ModelFiles(locate_model(model))
         self.device = torch.device(device.name)
+        spec = locate_model(model)
+        held = supported_quantization(self.device, spec.quantization)
+        self.files = ModelFiles(spec.model_copy(update={"quantization": held}))
         self.dtype = device.torch_dtype
         self.memory = memory or MemorySpec()
         self.adapters = self.files.adapters(distilled=False)

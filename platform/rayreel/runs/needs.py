@@ -27,8 +27,9 @@ Header = Mapping[str, tuple[tuple[int, ...], str]]
 
 # Names of weights that belong to a block which can be streamed.
 _BLOCK = re.compile(r"(?:transformer_blocks|model\.layers)\.(\d+)\.")
-# Blocks that are on the device at a time where they are streamed.
-_STREAMED = 2
+# Blocks that are on the device at a time where they are streamed: one computes, one is fetched; from
+# files, one more is made ready.
+_STREAMED = {"offload": 2, "disk": 3}
 # Predictions of a guided step that run as one batch: prompt, negative prompt, perturbed, isolated.
 _PASSES = 4
 
@@ -120,10 +121,9 @@ class _Part:
     activations: int
     blocks: tuple[int, ...]
 
-    @property
-    def streamed(self) -> int:
+    def streamed(self, policy: str) -> int:
         """Weights on the device while blocks come and go."""
-        return self.weights - sum(self.blocks) + _STREAMED * max(self.blocks)
+        return self.weights - sum(self.blocks) + _STREAMED[policy] * max(self.blocks)
 
 
 def _need(setup: ModelSetup, parts: Iterable[_Part]) -> Need:
@@ -139,8 +139,8 @@ def _need(setup: ModelSetup, parts: Iterable[_Part]) -> Need:
         if policy in {"resident", "exchange"}:
             resident += part.weights
         else:
-            streams = part.blocks and policy != "per_call"
-            passing = max(passing, part.streamed if streams else part.weights)
+            streams = part.blocks and policy in _STREAMED
+            passing = max(passing, part.streamed(policy) if streams else part.weights)
         if policy == "offload":
             host += part.weights
     return Need(resident + passing, activations, host)
