@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 CHUNK = 8192
 """Tokens at once where no gradients are kept: the four times as wide activations of more would be
-the peak of the network, while products of this many keep a GPU busy."""
+the peak of the network, while products of this many keep a GPU busy. Products of another number of
+rows may be rounded differently, so shorter sequences stay whole."""
 
 
 class FeedForward(nn.Module):

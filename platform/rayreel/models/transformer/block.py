@@ -145,7 +145,7 @@ class Block(nn.Module):
         Returns:
             Both, like ``xv`` and ``xa``.
         """
-        # What a step reads and gives has no name, which would keep it until the block ends.
+        # Without names, so that what a step reads and gives is freed before the largest, the last.
         if xv is not None and video is not None and video.enabled:
             table, prompt_table = self.scale_shift_table, self.prompt_scale_shift_table
             xv = xv + self.attn1(
@@ -170,38 +170,37 @@ class Block(nn.Module):
             ) * _gate(audio, table, TEXT)
 
         if xv is not None and video is not None and xa is not None and audio is not None:
-            # Both directions read the states from before the exchange. Those of the audio stream
-            # are the shorter ones to keep.
-            v, a, xa_before = video.exchange, audio.exchange, xa
+            # Both directions read the states from before the exchange.
+            v_normed, a_normed = rms_norm(xv, self.eps), rms_norm(xa, self.eps)
+            v, a = video.exchange, audio.exchange
             assert v is not None
             assert a is not None
             v_table = self.scale_shift_table_a2v_ca_video
             a_table = self.scale_shift_table_a2v_ca_audio
-            if audio.enabled and keep.video_to_audio is not False:
-                xa = xa + self.video_to_audio_attn(
-                    self._exchanged(xa, a, a_table, VIDEO_TO_AUDIO),
-                    self._exchanged(xv, v, v_table, VIDEO_TO_AUDIO),
-                    rope=a.rope,
-                    context_rope=v.rope,
-                ) * (_exchange_gate(a, a_table) * keep.video_to_audio)
             if video.enabled and keep.audio_to_video is not False:
                 xv = xv + self.audio_to_video_attn(
-                    self._exchanged(xv, v, v_table, AUDIO_TO_VIDEO),
-                    self._exchanged(xa_before, a, a_table, AUDIO_TO_VIDEO),
+                    _exchanged(v_normed, v, v_table, AUDIO_TO_VIDEO),
+                    _exchanged(a_normed, a, a_table, AUDIO_TO_VIDEO),
                     rope=v.rope,
                     context_rope=a.rope,
                 ) * (_exchange_gate(v, v_table) * keep.audio_to_video)
+            if audio.enabled and keep.video_to_audio is not False:
+                xa = xa + self.video_to_audio_attn(
+                    _exchanged(a_normed, a, a_table, VIDEO_TO_AUDIO),
+                    _exchanged(v_normed, v, v_table, VIDEO_TO_AUDIO),
+                    rope=a.rope,
+                    context_rope=v.rope,
+                ) * (_exchange_gate(a, a_table) * keep.video_to_audio)
+            del v_normed, a_normed
 
         if xv is not None and video is not None and video.enabled:
             table = self.scale_shift_table
-            xv = xv + self.ff(self._modulated(xv, video, table, FEED_FORWARD)) * _gate(
-                video, table, FEED_FORWARD
-            )
+            result = self.ff(self._modulated(xv, video, table, FEED_FORWARD))
+            xv = xv + result * _gate(video, table, FEED_FORWARD)
         if xa is not None and audio is not None and audio.enabled:
             table = self.audio_scale_shift_table
-            xa = xa + self.audio_ff(self._modulated(xa, audio, table, FEED_FORWARD)) * _gate(
-                audio, table, FEED_FORWARD
-            )
+            result = self.audio_ff(self._modulated(xa, audio, table, FEED_FORWARD))
+            xa = xa + result * _gate(audio, table, FEED_FORWARD)
         return xv, xa
 
     def _modulated(self, x: Tensor, stream: StreamInputs, table: Tensor, step: int) -> Tensor:
@@ -218,11 +217,6 @@ class Block(nn.Module):
         shift, scale = rows(prompt_table, stream.prompt_modulation)
         return self._modulated(x, stream, table, TEXT), modulate(stream.context, scale, shift)
 
-    def _exchanged(self, x: Tensor, stream: ExchangeInputs, table: Tensor, step: int) -> Tensor:
-        """What one direction of the exchange reads of a stream."""
-        scale, shift = rows(table[:4], stream.modulation, slice(step, step + 2), stream.level)
-        return modulate(rms_norm(x, self.eps), scale, shift)
-
 
 def _gate(stream: StreamInputs, table: Tensor, step: int) -> Tensor | int:
     """Factor of what a step gives; 2.0 has none for text."""
@@ -230,6 +224,12 @@ def _gate(stream: StreamInputs, table: Tensor, step: int) -> Tensor | int:
         return 1
     (gate,) = rows(table, stream.modulation, slice(step + 2, step + 3), stream.level)
     return gate
+
+
+def _exchanged(normed: Tensor, stream: ExchangeInputs, table: Tensor, step: int) -> Tensor:
+    """What one direction of the exchange reads of a stream."""
+    scale, shift = rows(table[:4], stream.modulation, slice(step, step + 2), stream.level)
+    return modulate(normed, scale, shift)
 
 
 def _exchange_gate(stream: ExchangeInputs, table: Tensor) -> Tensor:
