@@ -6,12 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.networks import check_networks
 from rayreel.checkpoints.tiny import locate_model, tiny_spec, write_tiny
 from rayreel.errors import CheckpointError
+from rayreel.models.vocoder import decode_audio
+from rayreel.pipelines.devices import Device
+from rayreel.pipelines.ledger import ModelLedger
+from rayreel.types import seeded_generator
 
 # Of the published monolithic file; connectors lie inside the transformer.
 PREFIXES = {
@@ -140,3 +145,16 @@ def test_the_cached_set_is_what_would_be_written_now(tiny_folder):
     """Fails where the weights have changed and the edition in the folder's name has not."""
     cached = Path(locate_model("tiny").gemma).parent
     assert contents(cached) == contents(tiny_folder)
+
+
+def test_the_set_of_2_3_has_its_architecture_and_is_not_too_loud(tmp_path):
+    files = ModelFiles(write_tiny(tmp_path, "2.3"))
+    check_networks(files)
+    assert files.transformer.apply_gated_attention
+    assert files.text.feature_version == "v2"
+    assert (files.vocoder.sample_rate_hz, files.defaults.steps) == (48000, 30)
+    ledger = ModelLedger(files.spec, Device("cpu", "float32", "for tests"))
+    latent = torch.randn(1, 2, 26, 16, generator=seeded_generator(0, "sound"))
+    with torch.inference_mode(), ledger.audio_decoder() as decoder, ledger.vocoder() as vocoder:
+        waveform = decode_audio(decoder, vocoder, latent)
+    assert 0.01 < waveform.square().mean().sqrt() < 0.3

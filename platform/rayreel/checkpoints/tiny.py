@@ -63,6 +63,7 @@ class _Generation:
         upsampler: Architecture of the upsampler.
         spreads: Blocks of the video decoder that spread channels over space or time: channels that
             become one position.
+        gains: Factors of weights that would make too much of their input, by name.
     """
 
     name: str
@@ -70,6 +71,7 @@ class _Generation:
     config: dict[str, Any]
     upsampler: dict[str, Any]
     spreads: dict[int, int]
+    gains: dict[str, float]
 
     @property
     def checkpoint(self) -> str:
@@ -91,6 +93,7 @@ GENERATIONS: dict[GenerationName, _Generation] = {
         config=TINY_CONFIG,
         upsampler=TINY_UPSAMPLER_CONFIG,
         spreads={1: 8, 3: 8, 5: 8},
+        gains={},
     ),
     "2.3": _Generation(
         name="ltx-2.3-tiny",
@@ -98,6 +101,11 @@ GENERATIONS: dict[GenerationName, _Generation] = {
         config=TINY_CONFIG_2_3,
         upsampler=TINY_UPSAMPLER_CONFIG_2_3,
         spreads={1: 8, 3: 8, 5: 2, 7: 4},
+        # Periodic activations add up to more than full level.
+        gains={
+            "vocoder.vocoder.conv_post.weight": 1 / 64,
+            "vocoder.bwe_generator.conv_post.weight": 1 / 256,
+        },
     ),
 }
 
@@ -195,6 +203,7 @@ def write_tiny(folder: Path, generation: GenerationName = "2.0") -> ModelSpec:
         for block, size in tiny.spreads.items()
     }
     spreads["vae.decoder.conv_out.conv.weight"] = (0.6, 16)
+    spreads |= {name: (gain, 1) for name, gain in tiny.gains.items()}
     tensors: dict[str, Tensor] = {}
     for module, rules in parts:
         tensors |= _weights(module, rules, spreads)

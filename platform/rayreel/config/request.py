@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -26,16 +26,7 @@ ModelFile = Literal[
 """Field of the model spec that changes results; a checkpoint counts as the components in it."""
 
 # What every pipeline reads.
-_BASE: tuple[ModelFile, ...] = (
-    "transformer",
-    "text_projection",
-    "video_vae",
-    "audio_vae",
-    "vocoder",
-    "gemma",
-    "loras",
-    "quantization",
-)
+_BASE = tuple(f for f in get_args(ModelFile) if f not in {"upsampler", "distilled_lora"})
 
 DEFAULT_NEGATIVE_PROMPT = (
     "blurry, out of focus, overexposed, underexposed, low contrast, washed out colors, noise, "

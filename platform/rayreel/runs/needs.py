@@ -27,8 +27,8 @@ Header = Mapping[str, tuple[tuple[int, ...], str]]
 
 # Names of weights that belong to a block which can be streamed.
 _BLOCK = re.compile(r"(?:transformer_blocks|model\.layers)\.(\d+)\.")
-# Blocks that are on the device at a time where they are streamed: one computes, one is fetched; from
-# files, one more is made ready.
+# Blocks that are on the device at a time: one computes, one is fetched, and one more is made ready
+# where they come from files.
 _STREAMED = {"offload": 2, "disk": 3}
 # Predictions of a guided step that run as one batch: prompt, negative prompt, perturbed, isolated.
 _PASSES = 4

@@ -2,26 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rayreel.checkpoints.recognise import model_in
 from rayreel.config.jobs import AdapterSpec, ModelSetup, ModelSpec, RenderSpec
 from rayreel.config.load import parse, read_mapping
+from rayreel.config.request import ModelFile
 from rayreel.data.manifest import SUFFIXES
 from rayreel.errors import SpecError
 
 _YAML = {".yaml", ".yml"}
 _JOB_FIELDS = RenderSpec.model_fields.keys() - ModelSetup.model_fields.keys()
-_PATHS = (
-    "checkpoint",
-    "transformer",
-    "text_projection",
-    "video_vae",
-    "audio_vae",
-    "vocoder",
-    "gemma",
-    "upsampler",
-)
+_NO_PATHS = {"loras", "distilled_lora", "quantization"}
+_PATHS = ("checkpoint", *(field for field in get_args(ModelFile) if field not in _NO_PATHS))
 
 
 def read_render_spec(
