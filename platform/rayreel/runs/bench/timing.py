@@ -34,19 +34,17 @@ def race(ours: Callable[[], object], theirs: Callable[[], object], seconds: floa
 
     Args:
         ours: One way.
-        theirs: The other way; both are called once before time counts.
+        theirs: The other way.
         seconds: When to stop; two calls of each are made in any case.
     """
     fastest = [float("inf"), float("inf")]
-    end = None
-    for turn in range(_MOST_CALLS + 1):
+    end = time.perf_counter() + seconds
+    for turn in range(_MOST_CALLS):
         for which, call in enumerate((ours, theirs)):
             start = time.perf_counter()
             call()
-            if turn:
-                fastest[which] = min(fastest[which], time.perf_counter() - start)
-        end = end or time.perf_counter() + seconds
-        if turn >= 2 and time.perf_counter() > end:
+            fastest[which] = min(fastest[which], time.perf_counter() - start)
+        if turn and time.perf_counter() > end:
             break
     return Race(*fastest)
 
