@@ -93,7 +93,7 @@ def test_ledger_times_every_stage_of_a_clip(rendered):
 def test_run_file_says_what_ran_where(rendered):
     job, _ = rendered
     run = json.loads((job.output / "run.json").read_text())
-    assert run["devices"]["stage1"].keys() == {"device", "dtype", "reason"}
+    assert run["devices"]["stage1"].keys() == {"name", "dtype", "reason", "attention"}
     assert run["versions"].keys() >= {"python", "rayreel", "torch", "ray"}
     assert re.fullmatch("[0-9a-f]{16,}", run["weights"])
     assert run["spec"]["prompts"] == str(job.spec.parent / "list.jsonl")

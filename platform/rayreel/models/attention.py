@@ -101,8 +101,11 @@ class Attention(nn.Module):
                 k = apply_rotary(k, rope if context_rope is None else context_rope)
             q_BTHK, k_BSHK, v_BSHK = (y.unflatten(-1, (self.heads, -1)) for y in (q, k, v))
             out = scaled_dot_product(q_BTHK, k_BSHK, v_BSHK, mask).flatten(-2)
+            # Names would keep them, to the end of the output projection.
+            del q, k, q_BTHK, k_BSHK, v_BSHK
             if isinstance(keep, Tensor):
-                out = out * keep + v * (1 - keep)
+                out = torch.where(keep > 0, out, v)
+        del v
         if self.to_gate_logits is not None:
             # Twice a sigmoid: a gate with zero logits changes nothing.
             gates_BTH1 = 2 * torch.sigmoid(self.to_gate_logits(x)).unsqueeze(-1)

@@ -64,9 +64,8 @@ def transformer_bytes(
         held += batch * text_tokens * config.audio_width
     if per_token:
         held += modulation * states
-    # Input, queries, keys, values and result, and where guidance skips the attention of some
-    # samples what is kept of the result, what of the values, and both.
-    attention = states + 8 * largest
+    # Input, queries, keys, values and result.
+    attention = states + 5 * largest
     # Besides what the block began with: input, and both sides of the activation, four times as
     # wide, of all tokens or of a chunk of them.
     width = config.video_width if video >= audio else config.audio_width

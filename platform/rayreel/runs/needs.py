@@ -220,7 +220,7 @@ class _Sizes:
             audio_tokens=self._audio_frames if self.request.audio else 0,
             text_tokens=PROMPT_TOKENS,
             itemsize=self._itemsize,
-            per_token=bool(self.request.images),
+            per_token=False,
         )
         # A set of adapters makes a transformer of its own, unless one takes them in turn.
         distilled = stage == "stage2" or not self.request.traits.guided
