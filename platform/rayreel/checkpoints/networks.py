@@ -1,6 +1,6 @@
 """Which class, which architecture and which weights make each network of a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
@@ -101,10 +101,16 @@ class Network(Generic[M]):
             prepared |= {name: cast_weight(name, t, dtype) for name, t in tensors.items()}
         return prepared
 
-    def stored(self) -> dict[str, Tensor]:
-        """Mapped weights after quantisation, without adapters."""
+    def stored(self, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Mapped weights, with what else their layers have, after quantisation, without adapters."""
+        layers = {name.rpartition(".")[0] for name in wanted}
         return quantize(
-            {name: self.file.tensor(old) for name, old in self.names.items()}, self.quantization
+            {
+                name: self.file.tensor(old)
+                for name, old in self.names.items()
+                if name.rpartition(".")[0] in layers
+            },
+            self.quantization,
         )
 
 

@@ -51,7 +51,11 @@ class Source(Generic[M]):
 
 
 class Holding(ABC, Generic[M]):
-    """One network under one policy; lent for a ``with`` block, which may be nested."""
+    """One network under one policy; lent for a ``with`` block, which may be nested.
+
+    Attributes:
+        users: Blocks that are open.
+    """
 
     def __init__(self, source: Source[M], device: torch.device) -> None:
         """Keep the source; builds nothing yet.
@@ -62,7 +66,7 @@ class Holding(ABC, Generic[M]):
         """
         self._source = source
         self._device = device
-        self._users = 0
+        self.users = 0
         self._lent: M | None = None
 
     @contextmanager
@@ -70,12 +74,12 @@ class Holding(ABC, Generic[M]):
         """The network on the device, at least until the block ends."""
         if self._lent is None:
             self._lent = self._bring()
-        self._users += 1
+        self.users += 1
         try:
             yield self._lent
         finally:
-            self._users -= 1
-            if not self._users:
+            self.users -= 1
+            if not self.users:
                 network, self._lent = self._lent, None
                 self._take_back(network)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rayreel.checkpoints import networks
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.lora import Adapter, Fusion, exchange_adapters
-from rayreel.checkpoints.networks import Network, Shapes
+from rayreel.checkpoints.networks import Network
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.models.attention_backends import force_backend
@@ -75,7 +75,8 @@ class ModelLedger:
         self.adapters = self.files.adapters(distilled=False)
         # Shared by all views.
         self._holdings: dict[tuple[str, Any], Holding[Any]] = {}
-        self._fused: dict[str, Fusion] = {}
+        self._fusions: dict[tuple[Adapter, ...], Fusion] = {}
+        self._exchange: dict[str, Fusion] = {}
         self._loads: list[str] = []
 
     @property
@@ -123,10 +124,10 @@ class ModelLedger:
     def transformer(self) -> AbstractContextManager[Transformer]:
         """The transformer with this view's adapters."""
         network = networks.transformer(self.files)
-        fusion = self._fusion(network.shapes)
+        fusion = self._fusion(network, self.adapters)
 
         def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
-            shared = self._shared_weights(fusion)
+            shared = self._shared_weights(network, fusion)
             own = network.weights(
                 device, self.dtype, fusion=fusion, wanted=lambda n: wanted(n) and n not in shared
             )
@@ -188,24 +189,29 @@ class ModelLedger:
     ) -> Iterator[Transformer]:
         """The one transformer of all views, with this view's adapters."""
         with self._lent("transformer", source) as model:
-            fused = self._fused.setdefault("transformer", fusion)
-            if fused.contributions != fusion.contributions:
-                exchange_adapters(model, network.stored(), fused, fusion)
-                self._fused["transformer"] = fusion
+            fused = self._exchange.setdefault("fused", fusion)
+            if fused is not fusion:
+                assert self._holdings["transformer", None].users == 1, "another view computes"
+                changed = fused.contributions.keys() | fusion.contributions.keys()
+                exchange_adapters(model, network.stored(changed), fused, fusion)
+                self._exchange["fused"] = fusion
             yield model
 
-    def _fusion(self, shapes: Shapes) -> Fusion:
-        # Metal has no bfloat16 products that accumulate in float32.
-        dtype = torch.float32 if self.device.type == "mps" else torch.bfloat16
-        return Fusion(shapes, self.adapters, aggregate_dtype=dtype)
+    def _fusion(self, network: Network[Transformer], adapters: Sequence[Adapter]) -> Fusion:
+        key = _effective(adapters)
+        if key not in self._fusions:
+            # Metal has no bfloat16 products that accumulate in float32.
+            dtype = torch.float32 if self.device.type == "mps" else torch.bfloat16
+            self._fusions[key] = Fusion(network.shapes, key, aggregate_dtype=dtype)
+        return self._fusions[key]
 
-    def _shared_weights(self, fusion: Fusion) -> dict[str, Tensor]:
+    def _shared_weights(self, network: Network[Transformer], fusion: Fusion) -> dict[str, Tensor]:
         """Weights of another view's resident transformer that neither view's adapters change."""
         for (component, adapters), holding in self._holdings.items():
             if component != "transformer" or adapters == _effective(self.adapters):
                 continue
             if isinstance(holding, Resident) and holding.network is not None:
-                theirs = self.with_loras(*adapters)._fusion(fusion.shapes)
+                theirs = self._fusion(network, adapters)
                 changed = fusion.contributions.keys() | theirs.contributions.keys()
                 state = holding.network.state_dict()
                 # A new scale comes with a changed weight.
