@@ -152,16 +152,20 @@ GOLDEN = {
 }  # fmt: skip
 
 
-# The specification prefers float64; in float32 any order of summation is off by about 1e-5.
-@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-5), (torch.float32, 3e-5)])
+# Of the large networks, any order of summation in float32 is off by about 1e-5.
+FLOAT32_ATOL = {"G1": 3e-5, "G15": 1.5e-5}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_numbers(name, dtype, atol):
+def test_golden_numbers(name, dtype):
     make, scale, shape, call, expected = GOLDEN[name]
     network = sine_fill(make(), scale).to(dtype)
     x = phi(shape, 1000).to(dtype)
     y = call(network, x) if call else network(x)
     flat = y.flatten()
     found = torch.stack([y.mean(), y.std(correction=0), *flat[:4], *flat[-2:]])
+    atol = FLOAT32_ATOL.get(name, 1e-5) if dtype == torch.float32 else 1e-5
     torch.testing.assert_close(found, torch.tensor(expected).to(dtype), rtol=0, atol=atol)
 
 
