@@ -21,8 +21,8 @@ HD = (16, 34, 60)
 GRIDS = st.tuples(st.integers(1, 40), st.integers(2, 70), st.integers(2, 70))
 
 
-def chosen(grid, free_bytes, device_type="cuda"):
-    return auto_tiling(CONFIG, grid, free_bytes=free_bytes, itemsize=2, device_type=device_type)
+def chosen(grid, free_bytes, **limits):
+    return auto_tiling(CONFIG, grid, free_bytes=free_bytes, itemsize=2, **limits)
 
 
 def needed(grid, tiling):
@@ -86,8 +86,8 @@ def test_too_little_memory_is_refused_with_what_is_needed():
 
 @settings(deadline=None)
 @given(grid=GRIDS)
-def test_mps_gets_small_tiles_whatever_is_free(grid):
-    tiling = chosen(grid, 400 * GIB, "mps")
+def test_tiles_are_no_larger_than_allowed_whatever_is_free(grid):
+    tiling = chosen(grid, 400 * GIB, largest=(256, 32))
     assert max(tiling.height.tile_size, tiling.width.tile_size) <= 256
     assert (tiling.frames.tile_size, tiling.frames.overlap) == (32, 16)
 

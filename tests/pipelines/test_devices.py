@@ -10,6 +10,7 @@ from rayreel.pipelines.devices import (
     Device,
     choose_device,
     free_memory,
+    largest_tile,
     supported_quantization,
     usable_memory,
 )
@@ -36,6 +37,11 @@ def test_metal_widens_float8_and_refuses_to_make_it():
     assert supported_quantization(CPU, "fp8_cast") == "fp8_cast"
     with pytest.raises(SpecError, match="Metal has no float8"):
         supported_quantization(METAL, "fp8_cast")
+
+
+def test_metal_decodes_in_small_tiles():
+    assert largest_tile(METAL) == (256, 32)
+    assert largest_tile(CPU) == (768, 80)
 
 
 def test_kernels_that_are_not_installed_are_refused_before_work_starts():

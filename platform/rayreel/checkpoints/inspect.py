@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from rayreel.checkpoints import lora_names
 from rayreel.checkpoints.keys import COMPONENTS, LANGUAGE_MODEL, rename
 from rayreel.checkpoints.kinds import is_packed_text_encoder, kinds
 from rayreel.checkpoints.reader import WeightFile
@@ -32,7 +33,7 @@ def describe(path: Path) -> str:
         str(path),
         f"  kind           {_kind(file)}",
         f"  model version  {file.metadata.get('model_version', 'not stated')}",
-        f"  size           {path.stat().st_size / 2**20:.1f} MiB, {len(file.names)} tensors",
+        f"  size           {file.num_bytes / 2**20:.1f} MiB, {len(file.names)} tensors",
         *(f"  {line}" for line in _architecture(file)),
     ]
     for component, names in _components(file).items():
@@ -84,7 +85,8 @@ def _architecture(file: WeightFile) -> list[str]:
     ]
     if "mid_channels" in file.config:
         lines.append(_tell_upsampler(file))
-    if ranks := {file.shape(name)[0] for name in file.names if name.endswith(".lora_A.weight")}:
+    parts = ((name, lora_names.split(name)) for name in file.names)
+    if ranks := {file.shape(name)[0] for name, found in parts if found and found[1] == "down"}:
         lines.append(f"ranks          {', '.join(map(str, sorted(ranks)))}")
     return lines
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from rayreel.checkpoints import keys
+from rayreel.checkpoints import keys, lora_names
 from rayreel.checkpoints.reader import WeightFile
 
 Kind = Literal[
@@ -18,12 +18,11 @@ _COMPONENTS: dict[Kind, tuple[str, keys.Rules]] = {
     "audio_vae": ("audio_vae", keys.AUDIO_DECODER),
     "vocoder": ("vocoder", keys.VOCODER),
 }
-_ADAPTER_PARTS = (".lora_A.", ".lora_down.", ".lora.down.")
 
 
 def kinds(file: WeightFile) -> set[Kind]:
     """What a file brings; a checkpoint brings several components, a foreign file none."""
-    if any(part in name for name in file.names for part in _ADAPTER_PARTS):
+    if any(map(_is_of_adapter, file.names)):
         return {"lora"}
     if "mid_channels" in file.config:
         return {"upsampler"}
@@ -35,6 +34,12 @@ def kinds(file: WeightFile) -> set[Kind]:
     if any(name.startswith("text_embedding_projection.") for name in file.names):
         found.add("text_projection")
     return found
+
+
+def _is_of_adapter(name: str) -> bool:
+    found = lora_names.split(name)
+    # Other networks have parameters that are called alpha.
+    return bool(lora_names.other_kind(name)) or (found is not None and found[1] != "alpha")
 
 
 def is_packed_text_encoder(file: WeightFile) -> bool:

@@ -102,7 +102,7 @@ class Network(Generic[M]):
         return prepared
 
     def stored(self, wanted: Collection[str]) -> dict[str, Tensor]:
-        """Mapped weights, with what else their layers have, after quantisation, without adapters."""
+        """Mapped weights and what else their layers have, after quantisation, without adapters."""
         layers = {name.rpartition(".")[0] for name in wanted}
         return quantize(
             {

@@ -1,7 +1,9 @@
 """From latents to a clip: the last step of every pipeline."""
 
 import logging
+import sys
 from collections.abc import Generator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from rayreel.models.tiling import TileSizeConfig, Tiling
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.video_vae.fitting import auto_tiling
 from rayreel.models.vocoder import decode_audio
-from rayreel.pipelines.devices import settle, usable_memory
+from rayreel.pipelines.devices import largest_tile, settle, usable_memory
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import Audio, ClipStream, Latents, seeded_generator
 
@@ -71,20 +73,20 @@ def _frames(
 
 
 def _fitting_tiles(ledger: ModelLedger, latent: Tensor) -> TileSizeConfig:
-    """The published tiles, or smaller ones where the device is too full: then frames may differ."""
+    """The usual tiles, or smaller ones where the device is too full: then frames may differ."""
     frames, height, width = latent.shape[2:]
-    side = ledger.files.factors.height
-    free = usable_memory(ledger.device)
-    tiles = auto_tiling(
+    choose = partial(
+        auto_tiling,
         ledger.files.video_vae,
         (frames, height, width),
-        free_bytes=free,
         itemsize=ledger.dtype.itemsize,
-        device_type=ledger.device.type,
+        largest=largest_tile(ledger.device),
     )
-    if tiles != TileSizeConfig.from_long_side(height * side, width * side, factor=side):
+    free = usable_memory(ledger.device)
+    tiles = choose(free_bytes=free)
+    if tiles != choose(free_bytes=sys.maxsize):
         log.warning(
-            "decoding in tiles of %d frames of %dx%d, smaller than the published ones: %.2f GiB of "
+            "decoding in tiles of %d frames of %dx%d, smaller than the usual ones: %.2f GiB of "
             "%s memory can be used",
             *(tiles.frames.tile_size, tiles.height.tile_size, tiles.width.tile_size),
             *(free / 2**30, ledger.device.type),

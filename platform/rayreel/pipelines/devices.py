@@ -11,6 +11,7 @@ from rayreel.checkpoints.quantization import QuantizationName
 from rayreel.config.jobs import DtypeName, StageSpec
 from rayreel.config.model import AttentionBackend
 from rayreel.errors import SpecError
+from rayreel.models.video_vae.fitting import FRAMES, LONG_SIDE
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def largest_tile(device: torch.device) -> tuple[int, int]:
+    """Long side and frames of the tiles to decode in, at most: on Metal small ones, always."""
+    return (256, 32) if device.type == "mps" else (LONG_SIDE, FRAMES)
 
 
 def settle(device: torch.device) -> None:

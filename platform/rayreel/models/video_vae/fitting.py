@@ -22,14 +22,16 @@ from rayreel.types import ScaleFactors
 LONG_SIDE, FRAMES, FRAMES_OVERLAP, SIDE_OVERLAP = 768, 80, 24, 64
 """Of the tiles that published pipelines decode with."""
 
-SMALL_TILE_DEVICES = {"mps": (256, 32)}
-"""Long side and frames at most, by type of device, where kernels fail on larger tiles."""
-
 FLOAT32_BYTES = 4
 
 
 def auto_tiling(
-    config: VideoVAEConfig, grid: Grid, *, free_bytes: int, itemsize: int, device_type: str
+    config: VideoVAEConfig,
+    grid: Grid,
+    *,
+    free_bytes: int,
+    itemsize: int,
+    largest: tuple[int, int] = (LONG_SIDE, FRAMES),
 ) -> TileSizeConfig:
     """Tiles to decode with: the published ones if they fit, else those that decode the least twice.
 
@@ -38,7 +40,7 @@ def auto_tiling(
         grid: Latent frames, height and width.
         free_bytes: What the decoder may use.
         itemsize: Bytes of an element of its weights.
-        device_type: As PyTorch names it, such as ``cuda``.
+        largest: Long side and frames of a tile at most.
 
     Returns:
         Tiles in the aspect of the frame, no larger than the published ones.
@@ -47,7 +49,7 @@ def auto_tiling(
         ValueError: If not even the smallest tiles fit.
     """
     factors = _factors(config)
-    tilings = _largest_first(grid, factors, device_type)
+    tilings = _largest_first(grid, factors, largest)
 
     def candidate(tiling: TileSizeConfig) -> _Candidate:
         needed = tiled_decode_bytes(config, grid, tiling, itemsize)
@@ -95,9 +97,11 @@ class _Candidate:
     work: int
 
 
-def _largest_first(grid: Grid, factors: ScaleFactors, device_type: str) -> Iterator[TileSizeConfig]:
+def _largest_first(
+    grid: Grid, factors: ScaleFactors, largest: tuple[int, int]
+) -> Iterator[TileSizeConfig]:
     """Tilings from the largest allowed to the smallest that still overlap enough."""
-    long_side, most_frames = SMALL_TILE_DEVICES.get(device_type, (LONG_SIDE, FRAMES))
+    long_side, most_frames = largest
     _, height, width = grid
     step = factors.height
     for side in range(long_side, SIDE_OVERLAP, -step):
