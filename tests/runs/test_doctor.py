@@ -118,6 +118,21 @@ def test_a_wrong_language_model_is_named_and_not_its_projection(copy):
     assert "gemma2" in line
 
 
+def test_other_faults_are_told_where_there_is_no_language_model(copy):
+    lora = foreign_lora(copy / "foreign.safetensors")
+    shutil.rmtree(copy / "gemma-3-tiny")
+    missing, foreign = wrong(doctor(named(copy, loras=(AdapterSpec(path=str(lora)),))))
+    assert missing.startswith("gemma: ")
+    assert "foreign.safetensors changes none" in foreign
+
+
+def test_a_checkpoint_without_a_config_is_one_line(copy):
+    path = str(copy / "ltx-2-tiny-distilled-lora.safetensors")
+    result = doctor(named(copy, checkpoint=path, distilled_lora=None))
+    assert result.exit_code == 2
+    assert "no config section 'transformer'" in (result.stdout + result.stderr)
+
+
 @pytest.mark.parametrize("name", ["ltx-2-tiny", "ltx-2-tiny-spatial-upscaler-x2"])
 def test_a_truncated_file_is_named(copy, name):
     truncate(copy / f"{name}.safetensors")

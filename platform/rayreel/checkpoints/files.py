@@ -30,7 +30,6 @@ class ModelFiles:
     Attributes:
         spec: Absolute paths.
         transformer_file: Transformer and connectors, and whatever else the checkpoint holds.
-        text_encoder: Language model, in a folder or a packed file.
         upsampler_file: Latent upsampler, where the model has one.
         loras: Adapters of the transformer.
         distilled_lora: The one that makes the transformer a distilled one.
@@ -49,10 +48,14 @@ class ModelFiles:
         self._opened: dict[str, WeightFile] = {}
         self._hashes: dict[Path, str] = {}
         self.transformer_file = self._component("transformer", "checkpoint")
-        self.text_encoder = TextEncoderFiles(Path(spec.gemma))
         self.upsampler_file = self._open(spec.upsampler) if spec.upsampler else None
         self.loras = tuple(map(self._adapter, spec.loras))
         self.distilled_lora = self._adapter(spec.distilled_lora) if spec.distilled_lora else None
+
+    @cached_property
+    def text_encoder(self) -> TextEncoderFiles:
+        """Language model, in a folder or a packed file; raises ``CheckpointError``."""
+        return TextEncoderFiles(Path(self.spec.gemma))
 
     @cached_property
     def text_file(self) -> WeightFile:

@@ -211,7 +211,8 @@ def check_networks(files: ModelFiles) -> None:
 
 def network_faults(files: ModelFiles) -> list[str]:
     """What is wrong with a model's networks and adapters, and what does not belong together."""
-    found = _caught(files.text_encoder.check) or _caught(partial(_refuse_misfits, files))
+    found = _caught(partial(_check_text_encoder, files))
+    found = found or _caught(partial(_refuse_misfits, files))
     made = all_networks(files)
     if found:
         # It is the language model that does not fit its projection, rather than the other way.
@@ -244,6 +245,10 @@ def misfits(files: ModelFiles) -> list[str]:
         vocoder=files.vocoder_file if audio else None,
         upsampler=files.upsampler_file,
     )
+
+
+def _check_text_encoder(files: ModelFiles) -> None:
+    files.text_encoder.check()
 
 
 def _refuse_misfits(files: ModelFiles) -> None:

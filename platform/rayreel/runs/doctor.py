@@ -68,7 +68,7 @@ class Diagnosis:
         verdict = {
             0: "the set is complete and fits this machine",
             1: "the set is complete; this machine is too small for it as it is configured",
-            2: f"the set cannot be used: {len(self.faults)} faults",
+            2: f"the set cannot be used: {len(self.faults)} fault{'s' * (len(self.faults) != 1)}",
         }
         return "\n".join([*lines, verdict[self.exit_code]])
 
@@ -109,16 +109,19 @@ def diagnose(setup: ModelSetup, found: Diagnosis) -> Diagnosis:
     if spec is None:
         return found
     files = ModelFiles(spec)
-    found.faults += [_one_line(fault) for fault in network_faults(files)]
-    if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
-        found.notes.append(warning)
+    for fault in map(_one_line, network_faults(files)):
+        # A file that cannot be opened keeps its networks from being made.
+        if not any(fault in known for known in found.faults):
+            found.faults.append(fault)
     if not found.faults:
+        if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
+            found.notes.append(warning)
         _measure(setup, files, found)
     return found
 
 
 def _usable(spec: ModelSpec, found: Diagnosis) -> ModelSpec | None:
-    """The spec without files that cannot be opened; ``None`` where the model is nothing without."""
+    """The spec without what cannot be opened and is not needed; ``None`` without a transformer."""
     broken = set()
     for field_name, path in _files(spec):
         try:
@@ -127,11 +130,11 @@ def _usable(spec: ModelSpec, found: Diagnosis) -> ModelSpec | None:
             found.faults.append(f"{field_name}: {_one_line(str(error))}")
             broken.add((field_name, path))
     names = {name for name, _ in broken}
-    if names - {"upsampler", "distilled_lora", "loras"}:
+    if ("transformer" if spec.transformer else "checkpoint") in names:
         return None
     return spec.model_copy(
         update={
-            **dict.fromkeys(names - {"loras"}),
+            **dict.fromkeys(names & {"upsampler", "distilled_lora"}),
             "loras": tuple(lora for lora in spec.loras if ("loras", lora.path) not in broken),
         }
     )
