@@ -31,6 +31,12 @@ def test_the_files_dtype_is_taken_where_a_cluster_has_gpus():
     assert (device.name, device.dtype) == ("cuda", "bfloat16")
 
 
+@pytest.mark.parametrize(("units", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_cpu_computes_in_what_it_has_units_for(monkeypatch, units, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    assert {choose_device(StageSpec(device="cpu")).dtype for _ in range(5)} == {dtype}
+
+
 def test_metal_widens_float8_and_refuses_to_make_it():
     assert supported_quantization(METAL, "auto") == "none"
     assert supported_quantization(CPU, "auto") == "auto"

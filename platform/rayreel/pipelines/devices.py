@@ -1,8 +1,6 @@
 """Where networks compute, and in which dtype."""
 
-import time
 from dataclasses import dataclass
-from functools import cache
 
 import psutil
 import torch
@@ -45,8 +43,8 @@ def choose_device(choice: StageSpec, *, cluster_gpus: float = 0) -> Device:
 
     Args:
         choice: Device, dtype and attention as the spec has them. Where the dtype is ``auto``, it is
-            bfloat16 on accelerators, the files' own dtype, and on a CPU whichever of float32 and
-            bfloat16 multiplies matrices faster.
+            bfloat16 on accelerators, the files' own dtype, and on a CPU float32 unless it has units
+            for bfloat16 matrices.
         cluster_gpus: GPUs that the workers may get; this process may have none itself.
 
     Raises:
@@ -74,9 +72,11 @@ def _dtype_of(device: str) -> tuple[DtypeName, str]:
     """The dtype that suits a device, and why."""
     if device != "cpu":
         return "bfloat16", "bfloat16 is the weight files' dtype"
-    gain = _bfloat16_gain()
-    said = f"bfloat16 products run at {gain:.2g}x float32's speed"
-    return ("bfloat16" if gain > 1.5 else "float32"), said
+    # By what the processor has, not by a measurement: the same machine must choose the same again.
+    # There is no public name in all releases of PyTorch that we support.
+    if torch.cpu._is_amx_tile_supported():
+        return "bfloat16", "this CPU has units for products of bfloat16 matrices"
+    return "float32", "this CPU has no units for products of bfloat16 matrices"
 
 
 def supported_quantization(device: torch.device, choice: QuantizationName) -> QuantizationName:
@@ -127,19 +127,3 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return int(psutil.virtual_memory().available)
-
-
-@cache
-def _bfloat16_gain() -> float:
-    """How much faster this CPU multiplies bfloat16 matrices than float32 ones."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        matrix = torch.ones(192, 192, dtype=dtype)
-        _ = matrix @ matrix
-        start = time.perf_counter()
-        _ = matrix @ matrix
-        return time.perf_counter() - start
-
-    return min(seconds(torch.float32) for _ in range(5)) / min(
-        seconds(torch.bfloat16) for _ in range(2)
-    )
