@@ -137,6 +137,7 @@ def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() >= 2048
         and x.shape[2:].numel() >= weight.numel() // 2**15
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 
