@@ -82,8 +82,9 @@ def test_a_third_run_has_nothing_left(resumed):
 def test_three_fused_workers_make_the_clips_of_split_stages(resumed, rendered):
     split, _ = rendered
     three, one = resumed.job.results, split.results
-    done_by = {resumed.job.entries[three[asked["id"]]["item_id"]].worker for asked in GOOD_ROWS}
-    assert len(done_by) == 3
+    left = {result["item_id"] for result in three.values()} - set(resumed.lines)
+    # How many of the three get any of the few rows is a race; that it is not one alone is not.
+    assert len({resumed.job.entries[item_id].worker for item_id in left}) > 1
     names = [asked["id"] for asked in GOOD_ROWS]
     assert {name: three[name]["sha256"] for name in names} == {
         name: one[name]["sha256"] for name in names
