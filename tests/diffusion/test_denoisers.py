@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rayreel.config.sampling import Guidance
+from rayreel.config.sampling import Guidance, GuidanceBin
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser
-from rayreel.diffusion.guiders import MultiModalGuider
+from rayreel.diffusion.guiders import GUIDERS, MultiModalGuider
 from rayreel.diffusion.states import frozen
 from rayreel.models.transformer.perturbations import Perturbation, PerturbationType
 from tests.diffusion.fakes import FakeModel, prompt, row, state
+from tests.models.tiny import sine_transformer, tiny_config, tiny_streams
 
 FULL = Guidance(
     cfg_scale=3, stg_scale=1, stg_blocks=(2,), rescale_scale=0.7, modality_scale=3, skip_step=1
@@ -52,17 +53,29 @@ def test_passes_combine_as_separate_ones_would():
     torch.testing.assert_close(result.uncond, uncond)
 
 
-def test_batch_equals_its_requests_alone():
+@pytest.mark.parametrize("method", GUIDERS)
+def test_batch_equals_its_requests_alone(method):
     video, audio = state("video", batch=3), state("audio", batch=3, seed=1)
+    push = {"method": method, "eta": 0.5, "norm_threshold": 1, "momentum": 0.5, "skip_step": 0}
+    guidance = FULL.model_copy(update=push)
 
     def denoise(video, audio):
-        denoiser = guided(FakeModel(), video_guidance=FULL, audio_guidance=FULL)
-        return [denoised.x0 for denoised in denoiser(video, audio, 0.8, 0)]
+        denoiser = guided(FakeModel(), video_guidance=guidance, audio_guidance=guidance)
+        denoiser(video, audio, 0.9, 0)
+        return [denoised.x0 for denoised in denoiser(video, audio, 0.8, 1)]
 
     together = denoise(video, audio)
     alone = zip(*(denoise(row(video, i), row(audio, i)) for i in range(3)), strict=True)
     for batched, rows in zip(together, alone, strict=True):
         assert torch.equal(batched, torch.cat(rows))
+
+
+def test_momentum_lasts_over_the_steps_of_a_run():
+    guidance = Guidance(method="legacy_apg", cfg_scale=1, momentum=0.5)
+    denoiser, video = guided(FakeModel(), video_guidance=guidance), state("video")
+    first, second = (denoiser(video, None, 0.8, step)[0] for step in (0, 1))
+    cond = (first.x0 + first.uncond) / 2
+    torch.testing.assert_close(second.x0 - cond, 1.5 * (first.x0 - cond))
 
 
 def test_skipped_steps_reuse_the_last_estimates():
@@ -85,10 +98,45 @@ def test_stream_that_skips_a_step_is_disabled_for_it():
 
 def test_guidance_follows_the_noise_level():
     model = FakeModel()
-    denoiser = guided(model, video_guidance={1.0: Guidance(), 0.5: Guidance(cfg_scale=2)})
+    bins = (GuidanceBin(up_to=0.5, cfg_scale=2),)
+    denoiser = guided(model, video_guidance=Guidance(by_sigma=bins))
     for step, sigma in enumerate((0.9, 0.5)):
         denoiser(state("video"), None, sigma, step)
     assert [len(video.latent) for video, _, _ in model.calls] == [1, 2]
+
+
+def test_perturbed_pass_leaves_out_what_guidance_says():
+    model = FakeModel()
+    both = Guidance(stg_scale=1, stg_blocks=(2,), stg_skips=("self_attention", "cross_modal"))
+    one = Guidance(stg_scale=1, stg_blocks=None, stg_skips=("cross_modal",))
+    denoiser = guided(model, video_guidance=both, audio_guidance=one)
+    denoiser(state("video"), state("audio"), 0.8, 0)
+    kinds = PerturbationType
+    assert model.calls[0][2][1] == (
+        Perturbation(kinds.SKIP_VIDEO_SELF_ATTN, (2,)),
+        Perturbation(kinds.SKIP_A2V_CROSS_ATTN, (2,)),
+        Perturbation(kinds.SKIP_V2A_CROSS_ATTN),
+    )
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_a_stream_without_the_cross_modal_exchange_ignores_the_other(stream):
+    transformer = sine_transformer(tiny_config("2.3"))
+    kind = (PerturbationType.SKIP_A2V_CROSS_ATTN, PerturbationType.SKIP_V2A_CROSS_ATTN)[stream]
+    streams = list(tiny_streams(transformer.config))
+    with torch.no_grad():
+        before = transformer(*streams, [[Perturbation(kind)]] * 2)[stream]
+        other = streams[1 - stream]
+        streams[1 - stream] = replace(other, latent=other.latent + 1)
+        after = transformer(*streams, [[Perturbation(kind)]] * 2)[stream]
+    assert torch.equal(before, after)
+
+
+def test_single_stream_is_not_cut_off_from_the_other():
+    model = FakeModel()
+    guidance = Guidance(stg_scale=1, stg_blocks=None, stg_skips=("cross_modal",))
+    guided(model, video_guidance=guidance)(state("video"), None, 0.8, 0)
+    assert len(model.calls[0][0].latent) == 1
 
 
 def test_single_stream_is_not_isolated():
@@ -160,6 +208,13 @@ def test_tokens_that_are_kept_come_back_unchanged():
 
 def test_negative_prompt_is_required_where_guidance_uses_it():
     denoiser = guided(FakeModel(), negative=None, video_guidance=Guidance(cfg_scale=2))
+    with pytest.raises(ValueError, match="negative prompt"):
+        denoiser(state("video"), None, 0.8, 0)
+
+
+def test_negative_prompt_for_a_later_step_is_missed_at_the_first_one():
+    guidance = Guidance(by_sigma=(GuidanceBin(up_to=0.5, cfg_scale=2),))
+    denoiser = guided(FakeModel(), negative=None, video_guidance=guidance)
     with pytest.raises(ValueError, match="negative prompt"):
         denoiser(state("video"), None, 0.8, 0)
 

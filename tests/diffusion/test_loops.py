@@ -65,6 +65,12 @@ def test_kept_tokens_end_as_their_clean_content(loop):
     assert torch.equal(final.latent[:, :2], clean[:, :2])
 
 
+def test_second_order_steps_need_room_above_their_last_level():
+    sigmas = torch.tensor([1.0, 0.001, 0.0])
+    with pytest.raises(ValueError, match=r"level 1 is 0.001.*above 0.0011"):
+        denoise_res2s(sigmas, (state("video"), None), halving, noises(1))
+
+
 def test_renewed_noise_has_the_stated_size():
     level = torch.full((1, 1, 1), 0.8)
     one = torch.ones(1, 1, 1)

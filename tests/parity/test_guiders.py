@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 
-from rayreel.config.sampling import Guidance
+from rayreel.config.sampling import Guidance, GuidanceBin
 from rayreel.diffusion.guiders import (
     APGGuider,
     CFGGuider,
@@ -15,7 +17,7 @@ from tests.parity.vectors import Case, cases, entries
 
 FILE = "common/guiders.safetensors"
 LOGIC = "common/guider_logic.json"
-GUIDERS = {
+GUIDERS: dict[str, Any] = {
     "CFGGuider": CFGGuider,
     "CFGStarRescalingGuider": CFGStarGuider,
     "STGGuider": STGGuider,
@@ -83,5 +85,10 @@ def test_skipped_steps(entry):
 
 @pytest.mark.parametrize("entry", entries(LOGIC, "factory"))
 def test_guidance_by_noise_level(entry):
-    bins = {float(bound): Guidance(cfg_scale=scale) for bound, scale in entry["bins"].items()}
-    assert guidance_at(bins, entry["sigma"]).cfg_scale == entry["cfg_scale"]
+    scales = {float(bound): scale for bound, scale in entry["bins"].items()}
+    # Above all bins the reference takes the highest one; here that is the guidance around them.
+    guidance = Guidance(
+        cfg_scale=scales[max(scales)],
+        by_sigma=tuple(GuidanceBin(up_to=b, cfg_scale=scale) for b, scale in scales.items()),
+    )
+    assert guidance_at(guidance, entry["sigma"]).cfg_scale == entry["cfg_scale"]

@@ -8,6 +8,7 @@ from rayreel.diffusion.loop import denoise, restore_kept
 from rayreel.diffusion.noisers import standardise
 from rayreel.diffusion.protocols import Denoised
 from rayreel.diffusion.res2s import denoise_res2s
+from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.steppers import AncestralEuler, CFGPlusPlusEuler, Euler, GradientEstimation
 from rayreel.diffusion.streams import per_stream
 from rayreel.types import LatentState, TextContext
@@ -128,6 +129,38 @@ def test_second_order_loops(case):
     assert_streams(case, final)
     assert_calls(case, denoiser)
     assert video_noise.count == audio_noise.count == options["draws"]
+
+
+# Cases of the parameters that a sampler has when it is named alone.
+NAMED = {
+    "euler": "euler_*",
+    "gradient_estimation": "gradient_estimation_*_g2.0",
+    "ancestral_euler": "euler_ancestral_*_eta1.0",
+    "cfg_plus_plus": "euler_cfg_pp_*_eta1.0",
+    "res_2s": "res2s_*_legacy1_bong1_eta0.5",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, *param.values, id=f"{name}:{param.id}")
+        for name, pattern in NAMED.items()
+        for param in cases(FILE, pattern)
+        if name != "euler" or param in DETERMINISTIC
+    ],
+)
+def test_samplers_by_name(name, case):
+    sampler, denoiser = SAMPLERS[name](), ToyDenoiser()
+    draws = tensors("noise_res2s" if sampler.standardised_noise else "noise")
+    video_noise, audio_noise = (Draws(draws[stream]) for stream in STREAMS)
+    final = sampler.sample(sigmas(case), states(case), denoiser, (video_noise, audio_noise))
+    assert_streams(case, final)
+    assert_calls(case, denoiser)
+
+
+def test_every_sampler_has_its_cases():
+    assert NAMED.keys() == SAMPLERS.keys()
 
 
 @pytest.mark.parametrize("case", cases(FILE, "res2s_noise_normalisation"))

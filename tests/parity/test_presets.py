@@ -9,6 +9,7 @@ import pytest
 
 from rayreel.config.presets import default_guidance, sampling_defaults
 from rayreel.config.request import RenderRequest
+from rayreel.config.sampling import Guidance
 from tests.parity.vectors import entries
 
 GENERATIONS = [
@@ -24,8 +25,8 @@ def test_defaults_of_a_generation(version, constants):
     assert defaults.steps == constants["num_inference_steps"]
     assert defaults.image_crf == constants["default_image_crf"]
     video, audio = default_guidance(defaults.stg_block)
-    assert video.model_dump(mode="json") == constants["video_guider_params"]
-    assert audio.model_dump(mode="json") == constants["audio_guider_params"]
+    assert video == Guidance(**constants["video_guider_params"])
+    assert audio == Guidance(**constants["audio_guider_params"])
 
 
 @pytest.mark.parametrize(("version", "constants"), GENERATIONS)

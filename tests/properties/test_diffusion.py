@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayreel.config.sampling import Guidance
-from rayreel.diffusion.guiders import APGGuider, CFGGuider, CFGStarGuider, MultiModalGuider
+from rayreel.diffusion.guiders import GUIDERS, MultiModalGuider
 from rayreel.diffusion.loop import denoise
 from rayreel.diffusion.patchifiers import (
     patchify_audio,
@@ -109,12 +109,21 @@ def test_steppers_fed_the_true_velocity_land_on_the_clean_sample(steps, seed, ki
     torch.testing.assert_close(video.latent, clean, rtol=0, atol=1e-5)
 
 
-@given(seeds, st.floats(0, 1))
-def test_guidance_at_scale_one_changes_nothing(seed, rescale):
+@given(seeds, st.floats(0, 1), st.sampled_from(sorted(GUIDERS)), st.floats(0, 2))
+def test_guidance_that_is_off_changes_nothing(seed, rescale, method, eta):
     cond, other = normal(seed, 2, 2, 5, 3)
-    for guider in (CFGGuider(1), CFGStarGuider(1), APGGuider(scale=1, eta=0.5)):
-        assert torch.equal(cond + guider.delta(cond, other), cond)
-    combined = MultiModalGuider(Guidance(rescale_scale=rescale)).combine(
+    off = 0 if method == "legacy_apg" else 1
+    guidance = Guidance(method=method, cfg_scale=off, eta=eta, rescale_scale=rescale)
+    assert not MultiModalGuider(guidance).needs_uncond
+    combined = MultiModalGuider(guidance).combine(
         cond, uncond=other, perturbed=other, isolated=other
     )
     torch.testing.assert_close(combined, cond, rtol=1e-6, atol=0)
+
+
+@given(seeds, st.sampled_from(sorted(GUIDERS)), st.floats(-1, 1))
+def test_equal_predictions_are_pushed_nowhere(seed, method, momentum):
+    cond = normal(seed, 1, 5, 3)
+    guider = MultiModalGuider(Guidance(method=method, cfg_scale=3, momentum=momentum))
+    # The projection of a prediction onto itself is the prediction up to rounding.
+    torch.testing.assert_close(guider.combine(cond, uncond=cond), cond, rtol=1e-5, atol=1e-5)

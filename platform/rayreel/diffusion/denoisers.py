@@ -3,7 +3,7 @@
 Letters: B batch of independent requests, T tokens, D width, L text tokens, C text width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from rayreel.config.sampling import Guidance
-from rayreel.diffusion.guiders import MultiModalGuider, guidance_at
+from rayreel.config.sampling import Guidance, SkippedAttention
+from rayreel.diffusion.guiders import MultiModalGuider
 from rayreel.diffusion.protocols import Denoised
 from rayreel.diffusion.steppers import to_denoised
 from rayreel.diffusion.streams import Pair, per_stream
@@ -87,6 +87,20 @@ class SimpleDenoiser:
         return per_stream(lambda x0: Denoised(x0=x0), estimates)
 
 
+# Attention that a perturbed pass may leave out, for video and for audio: an exchange between the
+# streams is named after both, and leaving it out is felt by the stream that it writes to.
+_SKIPPED: dict[SkippedAttention, tuple[PerturbationType, PerturbationType]] = {
+    "self_attention": (
+        PerturbationType.SKIP_VIDEO_SELF_ATTN,
+        PerturbationType.SKIP_AUDIO_SELF_ATTN,
+    ),
+    "cross_modal": (
+        PerturbationType.SKIP_A2V_CROSS_ATTN,
+        PerturbationType.SKIP_V2A_CROSS_ATTN,
+    ),
+}
+
+
 class _Pass(NamedTuple):
     context: TextContext
     skipped: tuple[Perturbation, ...] = ()
@@ -96,13 +110,14 @@ class _Pass(NamedTuple):
 class GuidedDenoiser:
     """Multi-modal guidance: all passes of a step in one forward, along the batch.
 
-    It remembers its last estimates for the steps that guidance skips: one instance per run.
+    It remembers its last estimates for the steps that guidance skips, and its guiders remember
+    their pushes: one instance per run.
 
     Attributes:
         model: Predicts velocities.
         positive: The prompt, one for all requests or batched.
-        negative: The negative prompt, needed where a ``cfg_scale`` is not 1.
-        video_guidance: For the whole run, or by upper bound of the noise level.
+        negative: The negative prompt, needed where a guider or ``force_uncond`` asks for it.
+        video_guidance: For the whole run, with its bins by noise level.
         audio_guidance: The same for the audio stream.
         force_uncond: Evaluate the negative prompt whatever the scales are, as CFG++ wants it.
     """
@@ -110,9 +125,10 @@ class GuidedDenoiser:
     model: VelocityModel
     positive: TextContext
     negative: TextContext | None = None
-    video_guidance: Guidance | Mapping[float, Guidance] = field(default_factory=Guidance)
-    audio_guidance: Guidance | Mapping[float, Guidance] = field(default_factory=Guidance)
+    video_guidance: Guidance = field(default_factory=Guidance)
+    audio_guidance: Guidance = field(default_factory=Guidance)
     force_uncond: bool = False
+    _guiders: Pair[list[MultiModalGuider]] = field(default=(None, None), init=False, repr=False)
     _last: Pair[Denoised] = field(default=(None, None), init=False, repr=False)
     _levels: tuple[_TokenLevels, _TokenLevels] = field(
         default_factory=lambda: (_TokenLevels(), _TokenLevels()), init=False, repr=False
@@ -128,7 +144,8 @@ class GuidedDenoiser:
         """Estimates for the streams that are present.
 
         Raises:
-            ValueError: If guidance needs the negative prompt and there is none.
+            ValueError: If any step of the run needs the negative prompt and there is none, or if a
+                guidance method is unknown.
         """
         guiders = self._active_guiders((video, audio), sigma, step_index)
         if guiders == (None, None):
@@ -147,46 +164,54 @@ class GuidedDenoiser:
         skipped = [one.skipped for one in passes.values()]
         velocities = self.model(*streams, _perturbations(streams, skipped))
         estimates = _estimates(streams, velocities)
-        guided = per_stream(
-            lambda x0, guider: _combine(x0, guider, list(passes)), estimates, guiders
-        )
+        guided = per_stream(lambda x0, own: _combine(x0, own, list(passes)), estimates, guiders)
         self._last = guided[0] or self._last[0], guided[1] or self._last[1]
         return self._last
 
     def _active_guiders(
         self, states: Pair[LatentState], sigma: float, step_index: int
-    ) -> Pair[MultiModalGuider]:
-        """Guiders of the streams that this step evaluates."""
-        guiders = (
-            MultiModalGuider(guidance_at(self.video_guidance, sigma)),
-            MultiModalGuider(guidance_at(self.audio_guidance, sigma)),
-        )
-        video, audio = (
-            None if state is None or guider.skips(step_index) else guider
-            for state, guider in zip(states, guiders, strict=True)
-        )
+    ) -> Pair[list[MultiModalGuider]]:
+        """Guiders of the streams that this step evaluates, one per request."""
+        if self._guiders == (None, None):
+            self._guiders = self._run_guiders(states)
+        guiders = per_stream(lambda own: [guider.at(sigma) for guider in own], self._guiders)
+        video, audio = (None if own is None or own[0].skips(step_index) else own for own in guiders)
         return video, audio
 
-    def _passes(self, guiders: Pair[MultiModalGuider], *, isolates: bool) -> dict[str, _Pass]:
+    def _run_guiders(self, states: Pair[LatentState]) -> Pair[list[MultiModalGuider]]:
+        guiders = per_stream(
+            lambda state, guidance: [MultiModalGuider(guidance) for _ in state.latent],
+            states,
+            (self.video_guidance, self.audio_guidance),
+        )
+        needed = self.force_uncond or any(own[0].needs_uncond for own in guiders if own)
+        if needed and self.negative is None:
+            raise ValueError("guidance away from the negative prompt needs a negative prompt")
+        return guiders
+
+    def _passes(self, guiders: Pair[list[MultiModalGuider]], *, isolates: bool) -> dict[str, _Pass]:
         """What to evaluate, by the name that ``MultiModalGuider.combine`` gives it."""
-        active = [guider for guider in guiders if guider is not None]
+        # Requests of a batch share their guidance.
+        streams = per_stream(lambda own: own[0], guiders)
+        active = [guider for guider in streams if guider is not None]
         passes = {"cond": _Pass(self.positive)}
         if self.force_uncond or any(guider.needs_uncond for guider in active):
-            if self.negative is None:
-                raise ValueError("guidance away from the negative prompt needs a negative prompt")
+            assert self.negative is not None, "checked when the run starts"
             passes["uncond"] = _Pass(self.negative)
-        if any(guider.needs_perturbed for guider in active):
-            kinds = (PerturbationType.SKIP_VIDEO_SELF_ATTN, PerturbationType.SKIP_AUDIO_SELF_ATTN)
-            skipped = tuple(
-                Perturbation(kind, guider.guidance.stg_blocks)
-                for kind, guider in zip(kinds, guiders, strict=True)
-                if guider is not None and guider.needs_perturbed
-            )
+        # A stream on its own receives nothing from the other, and has nothing to be isolated from.
+        skipped = tuple(
+            Perturbation(_SKIPPED[what][stream], guider.guidance.stg_blocks)
+            for stream, guider in enumerate(streams)
+            if guider is not None and guider.needs_perturbed
+            for what in guider.guidance.stg_skips
+            if isolates or what != "cross_modal"
+        )
+        if skipped:
             passes["perturbed"] = _Pass(self.positive, skipped)
-        # A stream on its own has nothing to be isolated from.
         if isolates and any(guider.needs_isolated for guider in active):
-            kinds = (PerturbationType.SKIP_A2V_CROSS_ATTN, PerturbationType.SKIP_V2A_CROSS_ATTN)
-            passes["isolated"] = _Pass(self.positive, tuple(Perturbation(kind) for kind in kinds))
+            passes["isolated"] = _Pass(
+                self.positive, tuple(Perturbation(kind) for kind in _SKIPPED["cross_modal"])
+            )
         return passes
 
 
@@ -236,9 +261,12 @@ def _estimates(streams: Pair[Modality], velocities: Pair[Tensor]) -> Pair[Tensor
     )
 
 
-def _combine(x0: Tensor, guider: MultiModalGuider, passes: Sequence[str]) -> Denoised:
+def _combine(x0: Tensor, guiders: Sequence[MultiModalGuider], passes: Sequence[str]) -> Denoised:
     """One estimate of those of all passes, request by request."""
     estimates = dict(zip(passes, x0.chunk(len(passes)), strict=True))
-    requests = zip(*estimates.values(), strict=True)
-    combined = [guider.combine(**dict(zip(passes, rows, strict=True))) for rows in requests]
-    return Denoised(x0=torch.stack(combined), uncond=estimates.get("uncond"))
+    requests = zip(*(torch.split(estimate, 1) for estimate in estimates.values()), strict=True)
+    combined = [
+        guider.combine(**dict(zip(passes, rows, strict=True)))
+        for guider, rows in zip(guiders, requests, strict=True)
+    ]
+    return Denoised(x0=torch.cat(combined), uncond=estimates.get("uncond"))

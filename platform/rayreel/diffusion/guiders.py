@@ -3,29 +3,42 @@
 A delta is added to the conditional prediction. Each batch item is projected and scaled on its own.
 """
 
+import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from rayreel.config.sampling import Guidance
+from rayreel.diffusion.protocols import Guider
 
 
 @dataclass(frozen=True, slots=True)
-class CFGGuider:
+class _Scaled:
+    """What all guiders share; ``off`` is the scale at which nothing is pushed."""
+
+    scale: float
+    off: ClassVar[float] = 1
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the scale changes anything."""
+        return not math.isclose(self.scale, self.off)
+
+    def rescaled(self, scale: float) -> Self:
+        """The same guider at another scale; what it remembers is shared."""
+        return replace(self, scale=scale)
+
+
+@dataclass(frozen=True, slots=True)
+class CFGGuider(_Scaled):
     """Classifier-free guidance, away from the unconditional prediction.
 
     Reference:
         Ho and Salimans 2022, arXiv:2207.12598.
     """
-
-    scale: float
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the scale changes anything."""
-        return not math.isclose(self.scale, 1)
 
     def delta(self, cond: Tensor, other: Tensor) -> Tensor:
         """Push away from ``other``, the unconditional prediction."""
@@ -33,19 +46,12 @@ class CFGGuider:
 
 
 @dataclass(frozen=True, slots=True)
-class CFGStarGuider:
+class CFGStarGuider(_Scaled):
     """Classifier-free guidance with the unconditional prediction scaled to fit the conditional one.
 
     Reference:
         CFG-Zero*, Fan et al. 2025, arXiv:2503.18886.
     """
-
-    scale: float
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the scale changes anything."""
-        return not math.isclose(self.scale, 1)
 
     def delta(self, cond: Tensor, other: Tensor) -> Tensor:
         """Push away from ``other``, the unconditional prediction."""
@@ -53,19 +59,14 @@ class CFGStarGuider:
 
 
 @dataclass(frozen=True, slots=True)
-class STGGuider:
-    """Spatio-temporal guidance, away from a prediction with perturbed self-attention.
+class STGGuider(_Scaled):
+    """Spatio-temporal guidance, away from a prediction that leaves out some attention.
 
     Reference:
         Hyung et al. 2024, arXiv:2411.18664.
     """
 
-    scale: float
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the scale changes anything."""
-        return not math.isclose(self.scale, 0)
+    off: ClassVar[float] = 0
 
     def delta(self, cond: Tensor, other: Tensor) -> Tensor:
         """Push away from ``other``, the perturbed prediction."""
@@ -73,7 +74,7 @@ class STGGuider:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class APGGuider:
+class APGGuider(_Scaled):
     """Adaptive projected guidance: the push along the conditional prediction is damped.
 
     Attributes:
@@ -85,14 +86,8 @@ class APGGuider:
         Sadat et al. 2024, arXiv:2410.02416.
     """
 
-    scale: float
     eta: float = 1.0
     norm_threshold: float = 0.0
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the scale changes anything."""
-        return not math.isclose(self.scale, 1)
 
     def delta(self, cond: Tensor, other: Tensor) -> Tensor:
         """Push away from ``other``, the unconditional prediction."""
@@ -100,11 +95,18 @@ class APGGuider:
         return (self.scale - 1) * _damp_parallel(push, cond, self.eta)
 
 
-@dataclass(slots=True, kw_only=True)
-class LegacyAPGGuider:
+@dataclass(slots=True)
+class _Accumulated:
+    """Push of the steps so far."""
+
+    push: Tensor | float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegacyAPGGuider(_Scaled):
     """The first form of APG: scaled by ``scale`` itself, with momentum over the steps of a run.
 
-    It remembers its last push: one instance per stream and run.
+    It remembers its last push: one instance per stream, request and run.
 
     Attributes:
         scale: 0 is off.
@@ -113,48 +115,87 @@ class LegacyAPGGuider:
         momentum: Share of the accumulated push that is carried to the next step.
     """
 
-    scale: float
+    off: ClassVar[float] = 0
+
     eta: float = 1.0
     norm_threshold: float = 5.0
     momentum: float = 0.0
-    _accumulated: Tensor | float = field(default=0.0, init=False, repr=False)
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the scale changes anything."""
-        return not math.isclose(self.scale, 0)
+    _accumulated: _Accumulated = field(default_factory=_Accumulated, repr=False)
 
     def delta(self, cond: Tensor, other: Tensor) -> Tensor:
         """Push away from ``other``, the unconditional prediction."""
-        accumulated = self.momentum * self._accumulated + (cond - other)
-        self._accumulated = accumulated
+        accumulated = self.momentum * self._accumulated.push + (cond - other)
+        self._accumulated.push = accumulated
         push = _limit(accumulated, self.norm_threshold)
         return self.scale * _damp_parallel(push, cond, self.eta)
 
 
-@dataclass(frozen=True, slots=True)
+GUIDERS: dict[str, Callable[[Guidance], Guider]] = {
+    "cfg": lambda guidance: CFGGuider(guidance.cfg_scale),
+    "cfg_star": lambda guidance: CFGStarGuider(guidance.cfg_scale),
+    "apg": lambda guidance: APGGuider(
+        scale=guidance.cfg_scale, eta=guidance.eta, norm_threshold=guidance.norm_threshold
+    ),
+    "legacy_apg": lambda guidance: LegacyAPGGuider(
+        scale=guidance.cfg_scale,
+        eta=guidance.eta,
+        norm_threshold=guidance.norm_threshold,
+        momentum=guidance.momentum,
+    ),
+}
+"""Ways to push away from the negative prompt, by ``Guidance.method``."""
+
+
+@dataclass(slots=True)
 class MultiModalGuider:
-    """All guidance of one stream: prompt, perturbed self-attention and the other stream."""
+    """All guidance of one stream of one request: prompt, left-out attention and the other stream.
+
+    It may remember earlier steps: one instance per stream, request and run.
+
+    Attributes:
+        guidance: For a run, where it tells what any step may need, or for one noise level.
+
+    Raises:
+        ValueError: If the method is not a known one.
+    """
 
     guidance: Guidance
+    _away: Guider = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Build the guider that the method names."""
+        if self.guidance.method not in GUIDERS:
+            near = difflib.get_close_matches(self.guidance.method, GUIDERS, n=1, cutoff=0)
+            raise ValueError(
+                f"guidance method {self.guidance.method!r} is unknown; nearest is {near[0]!r}, "
+                f"known are {', '.join(GUIDERS)}"
+            )
+        self._away = GUIDERS[self.guidance.method](self.guidance)
+
+    def at(self, sigma: float) -> "MultiModalGuider":
+        """The guider of one noise level; it shares the memory of this one."""
+        current = MultiModalGuider(guidance_at(self.guidance, sigma))
+        current._away = self._away.rescaled(current.guidance.cfg_scale)
+        return current
 
     @property
     def needs_uncond(self) -> bool:
         """Whether a prediction for the negative prompt is needed."""
-        return self._cfg.enabled
+        return any(self._away.rescaled(g.cfg_scale).enabled for g in _choices(self.guidance))
 
     @property
     def needs_perturbed(self) -> bool:
-        """Whether a prediction with perturbed self-attention is needed."""
-        return self._stg.enabled
+        """Whether a prediction that leaves out attention is needed."""
+        return any(STGGuider(g.stg_scale).enabled for g in _choices(self.guidance))
 
     @property
     def needs_isolated(self) -> bool:
         """Whether a prediction that cannot see the other stream is needed."""
-        return self._modality.enabled
+        return any(CFGGuider(g.modality_scale).enabled for g in _choices(self.guidance))
 
     def skips(self, step_index: int) -> bool:
         """Whether a step reuses the last prediction instead of evaluating the model."""
+        self._check_level()
         return step_index % (self.guidance.skip_step + 1) != 0
 
     def combine(
@@ -168,51 +209,54 @@ class MultiModalGuider:
         """The guided prediction, in the dtype of ``cond``.
 
         Args:
-            cond: Prediction for the prompt. Rescaling takes the standard deviation over all of it,
-                so a batch of requests is combined one by one.
+            cond: Prediction for the prompt, ``(B, T, D)``. Rescaling takes the standard deviation
+                over all of it, so requests are combined one by one.
             uncond: Prediction for the negative prompt; ``None`` where the pass did not run.
-            perturbed: Prediction with perturbed self-attention, likewise.
+            perturbed: Prediction that leaves out attention, likewise.
             isolated: Prediction that cannot see the other stream, likewise.
         """
+        self._check_level()
         start = guided = cond.float()
         if uncond is not None:
-            guided = guided + self._cfg.delta(start, uncond.float())
+            guided = guided + self._away.delta(start, uncond.float())
         if perturbed is not None:
-            guided = guided + self._stg.delta(start, perturbed.float())
+            guided = guided + STGGuider(self.guidance.stg_scale).delta(start, perturbed.float())
         if isolated is not None:
-            guided = guided + self._modality.delta(start, isolated.float())
+            push = CFGGuider(self.guidance.modality_scale)
+            guided = guided + push.delta(start, isolated.float())
         rescale = self.guidance.rescale_scale
         if not math.isclose(rescale, 0):
             guided = guided * (rescale * start.std() / guided.std() + (1 - rescale))
         return guided.to(cond.dtype)
 
-    @property
-    def _cfg(self) -> CFGGuider:
-        return CFGGuider(self.guidance.cfg_scale)
-
-    @property
-    def _stg(self) -> STGGuider:
-        return STGGuider(self.guidance.stg_scale)
-
-    @property
-    def _modality(self) -> CFGGuider:
-        return CFGGuider(self.guidance.modality_scale)
+    def _check_level(self) -> None:
+        assert not self.guidance.by_sigma, "this depends on the noise level: ask at() first"
 
 
-def guidance_at(guidance: Guidance | Mapping[float, Guidance], sigma: float) -> Guidance:
-    """Guidance at a noise level.
+def guidance_at(guidance: Guidance, sigma: float) -> Guidance:
+    """Guidance at a noise level, without bins.
 
     Args:
-        guidance: One for the whole run, or by upper bound of the noise level.
-        sigma: Noise level.
-
-    Returns:
-        The entry with the smallest bound that is not below ``sigma``; above all of them, the last.
+        guidance: Perhaps with bins.
+        sigma: Noise level; a bin that ends at 1 also holds above 1.
     """
-    if isinstance(guidance, Guidance):
+    if not guidance.by_sigma:
         return guidance
-    bound = min((bound for bound in guidance if bound >= sigma), default=max(guidance))
-    return guidance[bound]
+    # Levels are float32 numbers: one that was written as 0.725 comes as 0.725000024.
+    level = min(sigma, 1.0) * (1 - 1e-6)
+    reaching = [one for one in guidance.by_sigma if one.up_to >= level]
+    update: dict[str, Any] = {"by_sigma": ()}
+    if reaching:
+        chosen = min(reaching, key=lambda one: one.up_to)
+        update |= chosen.model_dump(exclude={"up_to"}, exclude_none=True)
+    return guidance.model_copy(update=update)
+
+
+def _choices(guidance: Guidance) -> Iterator[Guidance]:
+    """Everything that a run with this guidance may come to."""
+    yield guidance_at(guidance, 1.0)
+    for one in guidance.by_sigma:
+        yield guidance_at(guidance, one.up_to)
 
 
 def _items(values: Tensor) -> tuple[int, ...]:

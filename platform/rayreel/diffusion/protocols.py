@@ -54,6 +54,9 @@ class Guider(Protocol):
     def enabled(self) -> bool:
         """Whether the second prediction is needed at all."""
 
+    def rescaled(self, scale: float) -> "Guider":
+        """The same guider, with what it remembers, at another scale."""
+
     def delta(self, cond: Tensor, other: Tensor) -> Tensor:
         """What to add to ``cond``, ``(B, T, D)``; each batch item on its own."""
 

@@ -50,10 +50,18 @@ def denoise_res2s(
 
     Returns:
         The states at the last level.
+
+    Raises:
+        ValueError: If the level before a last one of 0 is not above ``LAST_SIGMA``.
     """
     levels = sigmas.tolist()
     ends_clean = levels[-1] == 0
     if ends_clean:
+        if levels[-2] <= LAST_SIGMA:
+            raise ValueError(
+                f"noise level {len(levels) - 2} is {levels[-2]:g}; the second-order sampler needs "
+                f"the last one before 0 above {LAST_SIGMA}"
+            )
         levels[-1] = LAST_SIGMA
     for index, (sigma, sigma_next) in enumerate(pairwise(levels)):
         step = _Step(sigma, sigma_next, eta, refinements, per_token_noise)
