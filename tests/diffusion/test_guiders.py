@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -148,3 +150,9 @@ def test_momentum_is_kept_where_the_scale_changes():
 def test_unknown_method_names_the_nearest():
     with pytest.raises(ValueError, match="'cfgstar' is unknown; nearest is 'cfg_star'"):
         MultiModalGuider(Guidance(method="cfgstar"))
+
+
+def test_the_description_of_the_method_names_every_known_one():
+    described = str(Guidance.model_fields["method"].description)
+    named = re.findall(r"\w+", described.partition(":")[2])
+    assert set(named) - {"or"} == GUIDERS.keys()

@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from rayreel.diffusion import res2s
 from rayreel.diffusion.loop import denoise
 from rayreel.diffusion.noisers import GaussianNoise
 from rayreel.diffusion.protocols import Denoised
@@ -69,6 +71,30 @@ def test_second_order_steps_need_room_above_their_last_level():
     sigmas = torch.tensor([1.0, 0.001, 0.0])
     with pytest.raises(ValueError, match=r"level 1 is 0.001.*above 0.0011"):
         denoise_res2s(sigmas, (state("video"), None), halving, noises(1))
+
+
+class Dtypes(TorchDispatchMode):
+    """Notes the dtype of everything that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {getattr(result, "dtype", None)}
+        return result
+
+
+def test_second_order_steps_do_without_float64_where_the_device_has_none(monkeypatch):
+    streams = state("video"), state("audio")
+    wide, _ = second_order(streams, 1)
+    monkeypatch.setitem(res2s._PRECISION, "cpu", torch.float32)
+    with Dtypes() as dtypes:
+        narrow, _ = second_order(streams, 1)
+    assert torch.float32 in dtypes.seen
+    assert torch.float64 not in dtypes.seen
+    torch.testing.assert_close(narrow.latent, wide.latent, rtol=1e-4, atol=1e-4)
 
 
 def test_renewed_noise_has_the_stated_size():

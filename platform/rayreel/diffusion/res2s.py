@@ -24,6 +24,9 @@ LAST_SIGMA = 0.0011
 
 MIDPOINT_ETA = 0.5
 
+# Metal has no float64; the reference takes float32 there too.
+_PRECISION = {"mps": torch.float32}
+
 
 def denoise_res2s(
     sigmas: Tensor,
@@ -41,7 +44,8 @@ def denoise_res2s(
         sigmas: ``(steps + 1,)``, falling. A last level of 0 becomes ``LAST_SIGMA``, and one more
             evaluation there is the result: ``2 * steps + 1`` evaluations.
         states: Video and audio at the first level; an absent stream stays absent.
-        denoiser: Called with states in their own dtype; the arithmetic between is float64.
+        denoiser: Called with states in their own dtype; the arithmetic between is float64, on
+            Metal float32.
         noises: Sources for video and audio, drawn for the midpoint and then for the step.
         eta: Share of the noise that each step renews, in [0, 1]; midpoints always renew half.
         refinements: How often a short step fits its anchor to the noised midpoint.
@@ -149,8 +153,8 @@ class _Step:
 
     def half(self, state: LatentState, denoised: Denoised, noise: Noise) -> _Half:
         """To the midpoint, along the first estimate."""
-        x0 = restore_kept(denoised.x0, state).double()
-        anchor = state.latent.double()
+        x0 = _precise(restore_kept(denoised.x0, state))
+        anchor = _precise(state.latent)
         reach = self.h * coefficients(self.h).a21
         middle = anchor + reach * (x0 - anchor)
         middle = self._renoise(state, anchor, middle, noise, self.sigma_middle, MIDPOINT_ETA)
@@ -161,7 +165,7 @@ class _Step:
 
     def finish(self, half: _Half, denoised: Denoised) -> LatentState:
         """To the end, along both estimates."""
-        x0 = restore_kept(denoised.x0, half.state).double()
+        x0 = _precise(restore_kept(denoised.x0, half.state))
         _, b1, b2 = coefficients(self.h)
         end = half.anchor + self.h * (b1 * (half.x0 - half.anchor) + b2 * (x0 - half.anchor))
         end = self._renoise(half.state, half.anchor, end, half.noise, self.sigma_next, self.eta)
@@ -176,7 +180,7 @@ class _Step:
         sigma_next: float,
         eta: float,
     ) -> Tensor:
-        mask = state.denoise_mask.double() if self.per_token_noise else anchor.new_ones(1, 1, 1)
+        mask = _precise(state.denoise_mask) if self.per_token_noise else anchor.new_ones(1, 1, 1)
         moved = sde_step(
             anchor, prediction, noise(anchor), mask * self.sigma, mask * sigma_next, eta=eta
         )
@@ -185,6 +189,10 @@ class _Step:
 
 def _accept(state: LatentState, denoised: Denoised) -> LatentState:
     return replace(state, latent=restore_kept(denoised.x0, state))
+
+
+def _precise(values: Tensor) -> Tensor:
+    return values.to(_PRECISION.get(values.device.type, torch.float64))
 
 
 def _phi1(z: float) -> float:
