@@ -181,10 +181,43 @@ class Audio:
     waveform: Tensor
     sample_rate_hz: int
 
+    def stream(self) -> "SoundStream":
+        """The same sound as one chunk."""
+        return SoundStream(
+            chunks=(chunk for chunk in (self.waveform,)),
+            num_samples=self.waveform.shape[-1],
+            sample_rate_hz=self.sample_rate_hz,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundStream:
+    """A sound that is made while it is read, once; whoever reads it closes its chunks.
+
+    Attributes:
+        chunks: Float ``(2, samples)`` in [-1, 1], one after the other.
+        num_samples: Samples of all chunks together.
+        sample_rate_hz: Samples per second.
+    """
+
+    chunks: Generator[Tensor, None, None]
+    num_samples: int
+    sample_rate_hz: int
+
+    def collect(self) -> Audio:
+        """Read the whole sound into memory."""
+        with closing(self.chunks):
+            parts = list(self.chunks)
+        waveform = torch.cat(parts, dim=1) if parts else torch.empty(2, 0)
+        return Audio(waveform=waveform, sample_rate_hz=self.sample_rate_hz)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """A finished clip: RGB ``uint8`` frames ``(F, H, W, 3)`` and its sound."""
+    """A finished clip: RGB ``uint8`` frames ``(F, H, W, 3)`` and its sound.
+
+    Sound alone has no frames: ``(0, 0, 0, 3)``.
+    """
 
     frames: Tensor
     fps: float
@@ -202,24 +235,35 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipStream:
-    """A clip whose frames are made while they are read, once; whoever reads them closes them.
+    """A clip that is made while it is read, once; whoever reads it closes it.
 
     Attributes:
         frames: RGB ``uint8`` chunks ``(F, H, W, 3)`` that make up the clip.
-        num_frames: Frames of all chunks together.
+        num_frames: Frames of all chunks together; 0 for sound alone.
         fps: Frames per second.
-        audio: The whole sound.
+        audio: The sound, whole or in chunks.
     """
 
     frames: Generator[Tensor, None, None]
     num_frames: int
     fps: float
-    audio: Audio | None = None
+    audio: Audio | SoundStream | None = None
 
     def collect(self) -> Clip:
-        """Read all frames into memory."""
-        with closing(self.frames):
-            return Clip(frames=torch.cat(list(self.frames)), fps=self.fps, audio=self.audio)
+        """Read all frames and the whole sound into memory, and close the stream."""
+        with closing(self):
+            parts = list(self.frames)
+            sound = self.audio.collect() if isinstance(self.audio, SoundStream) else self.audio
+        frames = torch.cat(parts) if parts else torch.empty(0, 0, 0, 3, dtype=torch.uint8)
+        return Clip(frames=frames, fps=self.fps, audio=sound)
+
+    def close(self) -> None:
+        """End frames and sound, wherever they are."""
+        try:
+            self.frames.close()
+        finally:
+            if isinstance(self.audio, SoundStream):
+                self.audio.chunks.close()
 
 
 def repeat_batch(modality: Modality, times: int) -> Modality:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageCms
 
 from rayreel.errors import MediaError
-from rayreel.media.image import fit, load_image, recompress, to_model_input
+from rayreel.media.image import fit, load_image, recompress, to_model_input, write_image
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -211,3 +211,26 @@ def test_model_input_spans_minus_one_to_one():
 def test_a_directory_is_not_an_image(tmp_path: Path):
     with pytest.raises(MediaError, match=str(tmp_path)):
         load_image(tmp_path)
+
+
+def test_a_written_frame_comes_back_and_is_always_the_same_file(tmp_path):
+    frame = gradient(33, 47)
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, frame)
+    assert torch.equal(load_image(str(tmp_path / "a.png")), frame)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_written_frame_is_png_whatever_its_name(tmp_path):
+    write_image(tmp_path / "a.jpg", gradient(8, 8).flip(1))
+    assert (tmp_path / "a.jpg").read_bytes().startswith(b"\x89PNG")
+    assert torch.equal(load_image(tmp_path / "a.jpg"), gradient(8, 8).flip(1))
+
+
+@pytest.mark.parametrize(
+    "frame", [torch.zeros(8, 8, 3), gradient(8, 8)[None], gradient(8, 8)[..., :1], gradient(0, 8)]
+)
+def test_what_is_no_frame_is_not_written(tmp_path, frame):
+    with pytest.raises(ValueError, match=r"must be uint8 \(H, W, 3\)"):
+        write_image(tmp_path / "a.png", frame)
+    assert not (tmp_path / "a.png").exists()

@@ -1,4 +1,3 @@
-import wave
 from pathlib import Path
 
 import av
@@ -12,6 +11,7 @@ from rayreel.media.container import probe
 from rayreel.media.mux import write_clip
 from rayreel.media.video import read_clip
 from rayreel.types import Audio, Clip
+from tests.media.samples import grey_levels, write_video, write_wav
 
 
 def noise_clip(num_frames: int = 17) -> Clip:
@@ -25,14 +25,6 @@ def noise_clip(num_frames: int = 17) -> Clip:
 def clip_path(tmp_path: Path) -> Path:
     write_clip(tmp_path / "clip.mp4", noise_clip())
     return tmp_path / "clip.mp4"
-
-
-def write_wav(path: Path, samples: np.ndarray, rate: int = 8000) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(samples.shape[1])
-        file.setsampwidth(samples.dtype.itemsize)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
 
 
 def test_max_frames_limits_frames_and_sound(clip_path):
@@ -51,6 +43,10 @@ def test_part_of_the_sound_is_cut_exact_to_the_sample(clip_path):
     assert whole is not None
     assert part is not None
     assert torch.equal(part.waveform, whole.waveform[:, 7200:9600])
+
+
+def test_sound_can_be_left_out(clip_path):
+    assert read_clip(clip_path, sound=False).audio is None
 
 
 def test_sound_after_its_end_is_empty(clip_path):
@@ -78,15 +74,9 @@ def test_8_bit_samples_are_centred(tmp_path):
 
 def test_matroska_is_counted_and_read(tmp_path):
     path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "bgr0"
-        for level in range(7):
-            pixels = np.full((16, 32, 3), level * 30, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    write_video(path, grey_levels(7) * 30)
     info = probe(path)
-    assert (info.num_frames, info.fps, info.duration_s) == (7, 25, 7 / 25)
+    assert (info.num_frames, info.fps, info.duration_s) == (7, 24, 7 / 24)
     assert read_clip(path).frames[:, 0, 0, 0].tolist() == [0, 30, 60, 90, 120, 150, 180]
 
 

@@ -1,16 +1,32 @@
 """Opening media files, and what a file says about itself."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
-from av.container import InputContainer
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from rayreel.errors import MediaError
+from rayreel.media.files import open_file
+from rayreel.media.orientation import upright_size
+
+FORMATS = (
+    *("mp4", "matroska", "avi", "mpegts", "mpeg", "ogg", "flv", "asf", "gif"),
+    *("wav", "w64", "mp3", "flac", "aac", "aiff"),
+)
+"""Formats that are read, by ffmpeg's names: those that hold their data themselves.
+
+Playlists and lists of files (HLS, DASH, concat, SDP) would have ffmpeg open whatever they name.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +34,8 @@ class MediaInfo:
     """What a video file holds.
 
     Attributes:
-        width: Pixels.
-        height: Pixels.
+        width: Pixels, of the upright picture.
+        height: Pixels, of the upright picture.
         num_frames: Video frames.
         fps: Frames per second.
         duration_s: Length of the video track.
@@ -40,59 +56,156 @@ class MediaInfo:
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[InputContainer]:
-    """Open a media file for reading.
+def open_media(source: str | Path) -> Iterator[InputContainer]:
+    """Open a media file for reading; ffmpeg sees its bytes and can open nothing else.
+
+    Args:
+        source: A local path, or a URI that fsspec opens.
 
     Raises:
-        MediaError: If the file is missing or cut off, or turns out damaged while it is read.
+        MediaError: If the file is missing, cut off or of a format that is not read, or turns out
+            damaged while it is read.
     """
+    with open_file(source) as file:
+        size, header_end = _ends(file, source)
+        try:
+            with _opened(file, source) as container:
+                # ffmpeg plays what is left of a cut-off file without a word.
+                entries = (entry for stream in container.streams for entry in stream.index_entries)
+                end = max([header_end, *(entry.pos + entry.size for entry in entries)])
+                if end > size:
+                    raise MediaError(
+                        f"{source} is cut off: its index reaches to byte {end}, the file has {size}"
+                    )
+                yield container
+        except (av.FFmpegError, OSError) as error:
+            raise MediaError(f"cannot read {source}: {error.strerror or error}") from error
+
+
+def _ends(file: BinaryIO, source: str | Path) -> tuple[int, int]:
+    """Bytes of the file, and where its header should end, if that is known."""
     try:
-        with av.open(str(path)) as container:
-            # ffmpeg plays what is left of a cut-off file without a word.
-            entries = (entry for stream in container.streams for entry in stream.index_entries)
-            end = max((entry.pos + entry.size for entry in entries), default=0)
-            if end > path.stat().st_size:
-                raise MediaError(
-                    f"{path} is cut off: its index reaches to byte {end}, "
-                    f"the file has {path.stat().st_size}"
-                )
-            yield container
+        size, header_end = file.seek(0, os.SEEK_END), _header_end(file)
+        file.seek(0)
+    # What files raise that can only be read from start to end.
+    except (OSError, ValueError) as error:
+        raise MediaError(
+            f"cannot read {source}: media are read from places that can be sought in, and this "
+            f"one cannot ({error})"
+        ) from error
+    return size, header_end
+
+
+def _header_end(file: BinaryIO) -> int:
+    """Where the header of an MP4 ends: without its last part, ffmpeg finds no streams or fewer."""
+    file.seek(4)
+    if file.read(4) != b"ftyp":
+        return 0
+    end, kind = 0, b"ftyp"
+    while kind != b"moov":
+        file.seek(end)
+        box = file.read(16)
+        num_bytes, kind = int.from_bytes(box[:4]), box[4:8]
+        if num_bytes == 1:
+            num_bytes = int.from_bytes(box[8:])
+        if num_bytes < 8:
+            # The rest of the file, or nothing any more.
+            break
+        end += num_bytes
+    return end
+
+
+def _opened(file: BinaryIO, source: str | Path) -> InputContainer:
+    # No protocol goes by this name: whatever a format may name, it is not opened.
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    try:
+        return av.open(file, "r", options=options)
+    except (av.ArgumentError, av.InvalidDataError) as error:
+        raise MediaError(
+            f"cannot read {source}: {error.strerror}. Formats that can be read: "
+            f"{', '.join(FORMATS)}"
+        ) from error
+
+
+@contextmanager
+def create_mp4(
+    path: str | Path, *, kind: str, sample_rate_hz: int | None
+) -> Iterator[OutputContainer]:
+    """Start an MP4 that plays while it downloads.
+
+    Args:
+        path: Local file to write; its folder exists.
+        kind: ffmpeg's name of the flavour: ``mp4``, or ``ipod`` for sound alone.
+        sample_rate_hz: Of the sound, if there is any.
+
+    Raises:
+        MediaError: If what is written to it cannot be encoded.
+        OSError: If the file cannot be written.
+    """
+    # Edit lists count in the movie's time scale: this makes the sound's length exact to a sample.
+    options = {"movflags": "+faststart", "movie_timescale": str(sample_rate_hz or 1000)}
+    try:
+        with av.open(str(path), "w", format=kind, options=options) as output:
+            yield output
     except av.FFmpegError as error:
-        raise MediaError(f"cannot read {path}: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise
+        raise MediaError(f"cannot encode {path}: {error}") from error
 
 
-def video_stream(container: InputContainer, path: Path) -> tuple[VideoStream, Fraction]:
-    """The first video stream and its frame rate.
+def video_stream(container: InputContainer, source: str | Path) -> tuple[VideoStream, Fraction]:
+    """The first video stream and its frame rate; the cover of a song is none.
 
     Raises:
         MediaError: If there is none, or it has no frame rate.
     """
-    if not container.streams.video:
-        raise MediaError(f"{path} has no video stream")
-    stream = container.streams.video[0]
+    moving = (s for s in container.streams.video if Disposition.attached_pic not in s.disposition)
+    stream = next(moving, None)
+    if stream is None:
+        only = ", only sound" if container.streams.audio else ""
+        raise MediaError(f"{source} has no video stream{only}")
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
-        raise MediaError(f"the video of {path} has no frame rate")
+        raise MediaError(f"the video of {source} has no frame rate")
     return stream, rate
 
 
-def probe(path: Path) -> MediaInfo:
-    """Size, length and rates of a video file, without decoding it.
+def sound_stream(container: InputContainer) -> AudioStream | None:
+    """The first audio stream; ``None`` for a silent file."""
+    return next(iter(container.streams.audio), None)
+
+
+def probe(source: str | Path) -> MediaInfo:
+    """Size, length and rates of a video file; decodes its first frame only.
+
+    Args:
+        source: A local path, or a URI that fsspec opens.
 
     Raises:
         MediaError: If the file cannot be read or has no video.
     """
-    with open_media(path) as container:
-        stream, rate = video_stream(container, path)
-        audio = container.streams.audio
-        # Matroska files do not store the count.
-        num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+    with open_media(source) as container:
+        stream, rate = video_stream(container, source)
+        sound = sound_stream(container)
         exact = stream.duration and stream.time_base and stream.duration * stream.time_base
+        # An index leaves out nothing if it is whole; edit lists hide some of the frames in it.
+        index = stream.index_entries
+        whole = 0 < stream.frames == len(index)
+        first: VideoFrame | None = None
+        num_packets = 0
+        for packet in container.demux(stream):
+            # How the picture is turned comes with its frames.
+            first = first or next(iter(packet.decode()), None)
+            num_packets += packet.size > 0 and not packet.is_discard
+            if first and whole:
+                break
+        num_frames = sum(not entry.is_discard for entry in index) if whole else num_packets
+        width, height = upright_size(first) if first else (stream.width, stream.height)
         return MediaInfo(
-            width=stream.width,
-            height=stream.height,
+            width=width,
+            height=height,
             num_frames=num_frames,
             fps=float(rate),
             duration_s=float(exact or num_frames / rate),
-            sample_rate_hz=audio[0].sample_rate if audio else None,
+            sample_rate_hz=sound.sample_rate if sound else None,
         )

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from rayreel.errors import MediaError
+from rayreel.media.files import open_file
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,11 @@ MAX_CRF = 51
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
-def load_image(source: bytes | Path) -> Tensor:
+def load_image(source: bytes | str | Path) -> Tensor:
     """Read an image as it is meant to be seen: upright and in sRGB, transparency dropped.
 
     Args:
-        source: An encoded image, or the path of one.
+        source: An encoded image, or where one is: a local path, or a URI that fsspec opens.
 
     Returns:
         RGB ``uint8`` ``(H, W, 3)``.
@@ -42,7 +43,7 @@ def load_image(source: bytes | Path) -> Tensor:
     name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image {source}"
     limit = Image.MAX_IMAGE_PIXELS or math.inf
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source if isinstance(source, bytes) else _read(source)
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > limit:
                 raise MediaError(
@@ -53,6 +54,37 @@ def load_image(source: bytes | Path) -> Tensor:
         raise MediaError(f"{name} is too large: {error}") from error
     except _DAMAGED as error:
         raise MediaError(f"cannot read {name}: {error}") from error
+
+
+def write_image(path: str | Path, frame: Tensor) -> None:
+    """Write a frame as PNG; the same bytes for the same frame.
+
+    Args:
+        path: Local file to write; its folder exists.
+        frame: RGB ``uint8`` ``(H, W, 3)`` on any device.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If the frame is not like that.
+    """
+    if frame.dtype != torch.uint8 or frame.dim() != 3 or frame.shape[2] != 3 or not frame.numel():
+        raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {tuple(frame.shape)}")
+    Image.fromarray(frame.cpu().numpy()).save(path, "PNG")
+
+
+def is_still(source: str | Path) -> bool:
+    """Whether a file is a PNG, JPEG or WebP image, by how it begins.
+
+    Raises:
+        MediaError: If the file cannot be read.
+    """
+    try:
+        with open_file(source) as file:
+            head = file.read(12)
+    except OSError as error:
+        raise MediaError(f"cannot read {source}: {error}") from error
+    is_webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
+    return is_webp or head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
 
 
 def recompress(image: Tensor, crf: int) -> Tensor:
@@ -140,6 +172,11 @@ def to_model_input(pixels: Tensor) -> Tensor:
     """
     frames = pixels if pixels.dim() == 4 else pixels[None]
     return (frames.float() / 127.5 - 1).movedim(1, 0)[None]
+
+
+def _read(source: str | Path) -> bytes:
+    with open_file(source) as file:
+        return file.read()
 
 
 def _to_srgb(image: Image.Image, name: str) -> Image.Image:

@@ -6,75 +6,66 @@ from fractions import Fraction
 from heapq import merge
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import av
-import numpy as np
 import torch
-from av.audio.stream import AudioStream
-from av.packet import Packet
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from rayreel.errors import MediaError
+from rayreel.media.container import create_mp4
+from rayreel.media.sound import AnyPacket, as_stream, encode_aac, pcm_blocks
 from rayreel.media.yuv import rgb_to_i420
-from rayreel.types import Audio, Clip, ClipStream
+from rayreel.types import Clip, ClipStream, SoundStream
 
 # Without cpu-independent, the rates that x264 gives to blocks differ from run to run.
 X264_OPTIONS = {"preset": "veryfast", "x264-params": "cpu-independent=1"}
 
 
-def write_clip(path: Path, clip: Clip | ClipStream, *, crf: int = 19) -> None:
+def write_clip(path: str | Path, clip: Clip | ClipStream, *, crf: int = 19) -> None:
     """Write a clip as MP4 (H.264, BT.709 limited range; AAC stereo) that plays while it downloads.
 
     The file has exactly the clip's frames at exactly its frame rate. Sound that is longer than the
-    frames is cut to their duration; shorter sound stays as it is. Frames of a stream are read as
-    they are encoded, and how they are cut into chunks does not change the file; however writing
-    ends, the stream is closed.
+    frames is cut to their duration; shorter sound stays as it is. Frames and sound of a stream are
+    read in step, as they are encoded, and how they are cut into chunks does not change the file;
+    however writing ends, the stream is closed.
 
     Args:
-        path: File to write, ending in ``.mp4``; its folder exists.
+        path: Local file to write; its folder exists.
         clip: Frames on any device, with even height and width; sound, if any, in stereo.
         crf: Constant rate factor of x264: 0 is lossless, 51 the worst.
 
     Raises:
         MediaError: If the clip cannot be encoded.
         OSError: If the file cannot be written.
-        ValueError: If the frames are no uint8 RGB, or not as many as the stream announces.
+        ValueError: If the frames are no uint8 RGB or a chunk of sound no float stereo, or either is
+            not as long as the stream announces.
     """
     stream = clip.stream() if isinstance(clip, Clip) else clip
-    with closing(stream.frames) as chunks:
-        first = next(chunks, torch.empty(0, 0, 0, 3, dtype=torch.uint8))
+    with closing(stream):
+        first = next(stream.frames, torch.empty(0, 0, 0, 3, dtype=torch.uint8))
         _check_frames(path, first)
-        if stream.audio:
-            _check_audio(path, stream.audio)
-        _write(path, stream, first.shape, _frames(stream, chain([first], chunks)), crf)
+        sound = None if stream.audio is None else as_stream(path, stream.audio)
+        _write(path, stream, sound, first, crf)
 
 
 def _write(
-    path: Path, clip: ClipStream, shape: torch.Size, frames: Iterable[Tensor], crf: int
+    path: str | Path, clip: ClipStream, sound: SoundStream | None, first: Tensor, crf: int
 ) -> None:
     rate = frame_rate(clip.fps)
-    # Edit lists count in the movie's time scale: this makes the sound's length exact to a sample.
-    time_scale = clip.audio.sample_rate_hz if clip.audio else 1000
-    options = {"movflags": "+faststart", "movie_timescale": str(time_scale)}
-    try:
-        with av.open(str(path), "w", options=options) as output:
-            video = output.add_stream(
-                "libx264", rate=rate, options=X264_OPTIONS | {"crf": str(crf)}
-            )
-            video.height, video.width = shape[1:3]
-            tracks = [_encode_video(video, frames, rate)]
-            if clip.audio:
-                audio = output.add_stream("aac", rate=clip.audio.sample_rate_hz, layout="stereo")
-                tracks.append(_encode_audio(audio, clip.audio, clip.num_frames / rate))
-            for packet in merge(*tracks, key=_decoding_time):
-                output.mux(packet)
-    except av.FFmpegError as error:
-        if isinstance(error, OSError):
-            raise
-        raise MediaError(f"cannot encode {path}: {error}") from error
+    with create_mp4(
+        path, kind="mp4", sample_rate_hz=sound.sample_rate_hz if sound else None
+    ) as output:
+        video = output.add_stream("libx264", rate=rate, options=X264_OPTIONS | {"crf": str(crf)})
+        video.height, video.width = first.shape[1:3]
+        tracks = [_encode_video(video, _frames(clip, chain([first], clip.frames)), rate)]
+        if sound:
+            audio = output.add_stream("aac", rate=sound.sample_rate_hz, layout="stereo")
+            keep = round(clip.num_frames / rate * sound.sample_rate_hz)
+            tracks.append(encode_aac(audio, pcm_blocks(path, sound, keep=keep)))
+        for packet in merge(*tracks, key=_decoding_time):
+            output.mux(packet)
 
 
 def frame_rate(fps: float) -> Fraction:
@@ -89,7 +80,7 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _check_frames(path: Path, chunk: Tensor) -> None:
+def _check_frames(path: str | Path, chunk: Tensor) -> None:
     if chunk.dtype != torch.uint8 or chunk.dim() != 4 or chunk.shape[-1] != 3:
         raise ValueError(
             f"frames must be uint8 (F, H, W, 3), not {chunk.dtype} {tuple(chunk.shape)}"
@@ -100,16 +91,6 @@ def _check_frames(path: Path, chunk: Tensor) -> None:
             f"cannot encode {path}: {frames} frames of {width}x{height}; H.264 in yuv420p needs at "
             "least one frame, and an even width and height"
         )
-
-
-def _check_audio(path: Path, audio: Audio) -> None:
-    waveform = audio.waveform
-    if waveform.dim() != 2 or waveform.shape[0] != 2 or waveform.shape[1] == 0:
-        raise MediaError(
-            f"cannot encode {path}: audio must be stereo (2, samples), not {tuple(waveform.shape)}"
-        )
-    if not waveform.isfinite().all():
-        raise MediaError(f"cannot encode {path}: audio has samples that are not finite numbers")
 
 
 def _frames(stream: ClipStream, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -134,10 +115,6 @@ def _frames(stream: ClipStream, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         )
 
 
-# PyAV's packets are generic for type checkers only.
-AnyPacket: TypeAlias = "Packet[Any]"
-
-
 def _encode_video(
     stream: VideoStream, frames: Iterable[Tensor], rate: Fraction
 ) -> Iterator[AnyPacket]:
@@ -154,17 +131,6 @@ def _encode_video(
         # The stream's own time base changes when the header is written.
         frame.pts, frame.time_base = index, 1 / rate
         yield from stream.encode(frame)
-    yield from stream.encode()
-
-
-def _encode_audio(stream: AudioStream, audio: Audio, duration_s: Fraction) -> Iterator[AnyPacket]:
-    kept = audio.waveform[:, : round(duration_s * audio.sample_rate_hz)]
-    samples = (kept.detach().cpu().float().clamp(-1, 1) * 32767).to(torch.int16)
-    interleaved = np.ascontiguousarray(samples.T.numpy()).reshape(1, -1)
-    frame = av.AudioFrame.from_ndarray(interleaved, format="s16", layout="stereo")
-    frame.sample_rate = audio.sample_rate_hz
-    frame.pts, frame.time_base = 0, Fraction(1, audio.sample_rate_hz)
-    yield from stream.encode(frame)
     yield from stream.encode()
 
 
