@@ -71,7 +71,7 @@ class TextEncoderFiles:
         self.path = path
         if path.is_dir():
             config = path / "config.json"
-            self.values = _json_object(_read(config), str(config))
+            self.values = json_object(_read(config), str(config))
             self.file = WeightFile(_weights_of(path))
         else:
             self.file = WeightFile(path)
@@ -80,7 +80,7 @@ class TextEncoderFiles:
                 raise CheckpointError(
                     f"{path} is not a packed text encoder: its metadata has no 'gemma_config'"
                 )
-            self.values = _json_object(text, f"{path}: metadata 'gemma_config'")
+            self.values = json_object(text, f"{path}: metadata 'gemma_config'")
 
     @property
     def packed(self) -> bool:
@@ -206,7 +206,8 @@ def _read(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _json_object(text: str, source: str) -> dict[str, Any]:
+def json_object(text: str, source: str) -> dict[str, Any]:
+    """A JSON object; raises ``CheckpointError``, which names the source, if it is none."""
     try:
         values = json.loads(text)
     except ValueError as error:

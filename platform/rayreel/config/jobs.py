@@ -93,6 +93,10 @@ class MemorySpec(StrictModel):
     upsampler: Hold = "resident"
     video_decoder: Hold = "resident"
     audio_decoder: Hold = Field(default="resident", description="audio VAE and vocoder")
+    enhancer: Hold = Field(
+        default="per_call",
+        description="the language model as a writer of prompts; text_encoder has its own",
+    )
 
 
 class StageSpec(StrictModel):

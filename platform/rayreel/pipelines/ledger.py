@@ -14,12 +14,14 @@ from rayreel.checkpoints import networks
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.lora import Adapter, Fusion, exchange_adapters
 from rayreel.checkpoints.networks import Network
+from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.models.attention_backends import force_backend
 from rayreel.models.audio_vae import AudioDecoder
 from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.text.encoder import TextEncoder
+from rayreel.models.text.generation import TextGenerator
 from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
@@ -30,7 +32,13 @@ from rayreel.pipelines.holding import Holding, Resident, Source, Wanted, hold
 M = TypeVar("M", bound=nn.Module)
 
 ComponentName = Literal[
-    "text_encoder", "transformer", "video_encoder", "upsampler", "video_decoder", "audio_decoder"
+    "text_encoder",
+    "transformer",
+    "video_encoder",
+    "upsampler",
+    "video_decoder",
+    "audio_decoder",
+    "enhancer",
 ]
 
 
@@ -120,6 +128,11 @@ class ModelLedger:
 
         source = Source(outline, weights, lambda encoder: encoder.gemma.model.layers)
         return self._lent("text_encoder", source)
+
+    def enhancer(self) -> AbstractContextManager[TextGenerator]:
+        """Language model that writes prompts; raises ``CheckpointError`` where it cannot."""
+        source = self._source(TextGeneratorFiles(self.files.text_encoder).network())
+        return self._lent("enhancer", replace(source, blocks=lambda writer: writer.layers))
 
     def transformer(self) -> AbstractContextManager[Transformer]:
         """The transformer with this view's adapters."""

@@ -6,20 +6,28 @@ or check its weights shall spend.
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import (
     Gemma3Config,
+    Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
     Gemma3TextConfig,
     Gemma3TextModel,
     Gemma4UnifiedConfig,
     Gemma4UnifiedTextConfig,
     Gemma4UnifiedTextModel,
+    GemmaTokenizer,
 )
 
+from rayreel.errors import CheckpointError
 from rayreel.models.text.gemma import Gemma, TextModel
+from rayreel.models.text.generation import ChatProcessor, GenerativeModel, TiedHead
 
 # Of the whole model, with the parts for other inputs than text.
 GemmaConfig = Gemma3Config | Gemma4UnifiedConfig
@@ -61,6 +69,57 @@ def make_gemma(config: GemmaConfig) -> Gemma:
         model = Gemma3TextModel(text)
     _restore_buffers(model)
     return Gemma(model, placeholder_ids=_placeholder_ids(config))
+
+
+def make_generative(config: Gemma3Config, *, sees: bool, tied: bool) -> GenerativeModel:
+    """Build a language model with its head, perhaps on the meta device; buffers as above.
+
+    Args:
+        config: Architecture.
+        sees: Whether with the vision tower and its projector.
+        tied: Whether the head has the embedding's weight and none of its own.
+    """
+    assert isinstance(config.text_config, Gemma3TextConfig), "parse_config makes no others"
+    model: GenerativeModel
+    if sees:
+        model = Gemma3ForConditionalGeneration(config)
+        _restore_buffers(model.model.language_model)
+        with torch.device("cpu"):
+            embeddings = model.model.vision_tower.embeddings
+            embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    else:
+        model = Gemma3ForCausalLM(config.text_config)
+        _restore_buffers(model.model)
+    if tied:
+        embedding = model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding), "tokens go into both"
+        model.lm_head = TiedHead(embedding)
+    return model
+
+
+def read_processor(folder: Path, chat_template: str, *, sees: bool) -> ChatProcessor:
+    """What makes a chat to a language model's input.
+
+    Nothing is downloaded, and no code of the folder runs.
+
+    Args:
+        folder: Tokenizer and, where it ``sees``, the settings for images.
+        chat_template: Jinja.
+        sees: Whether chats may have images.
+
+    Raises:
+        CheckpointError: If files are missing or broken.
+    """
+    kind: Any = Gemma3Processor if sees else GemmaTokenizer
+    try:
+        processor: ChatProcessor = kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, chat_template=chat_template
+        )
+    except Exception as error:  # the library has no narrower class for broken files
+        raise CheckpointError(
+            f"text encoder {folder}: its tokenizer or processor cannot be read: {error}"
+        ) from error
+    return processor
 
 
 def _restore_buffers(model: Any) -> None:  # noqa: ANN401 - alike in both, but not by type

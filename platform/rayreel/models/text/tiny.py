@@ -90,7 +90,17 @@ PREPROCESSOR_CONFIG = {
 }
 
 
-def write_tiny_gemma(folder: Path, seed: int) -> None:
+# Turns as Gemma writes them; like its own, it takes messages as lists of typed parts.
+CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages -%}
+<start_of_turn>{{ message.role }}
+{% for part in message.content -%}
+{{ "<start_of_image>" if part.type == "image" else part.text | trim }}
+{%- endfor %}<end_of_turn>
+{% endfor %}{% if add_generation_prompt %}<start_of_turn>model
+{% endif %}"""
+
+
+def write_tiny_gemma(folder: Path, seed: int, *, chat: bool = False) -> None:
     """Write a Gemma 3 with random bfloat16 weights: configuration, weights and tokenizer.
 
     The tokenizer splits printable ASCII into characters and everything else into bytes, so it
@@ -99,11 +109,13 @@ def write_tiny_gemma(folder: Path, seed: int) -> None:
     Args:
         folder: Created if it does not exist; files of the same names are replaced.
         seed: Decides the weights: the same seed gives the same files.
+        chat: Whether it has a chat template, as models have that follow instructions.
     """
+    template = {"chat_template": CHAT_TEMPLATE} if chat else {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
         "config.json": CONFIG,
-        "tokenizer_config.json": TOKENIZER_CONFIG,
+        "tokenizer_config.json": TOKENIZER_CONFIG | template,
         "processor_config.json": PROCESSOR_CONFIG,
         "preprocessor_config.json": PREPROCESSOR_CONFIG,
     }.items():
