@@ -9,7 +9,8 @@ import torch
 
 from rayreel.checkpoints import keys
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
-from rayreel.config.jobs import AdapterSpec, ModelSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelSpec
 from rayreel.models.text.language_models import make_gemma, parse_config
 from rayreel.models.text.tiny import CONFIG, write_tiny_gemma
 from tests.checkpoints.published import shapes

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.keys import TRANSFORMER, component_tensors
 from rayreel.checkpoints.networks import check_networks
-from rayreel.config.jobs import AdapterSpec
+from rayreel.config.conditions import AdapterSpec
 from rayreel.errors import CheckpointError
 from tests.fusing import fuse
 

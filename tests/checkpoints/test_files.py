@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.config.jobs import AdapterSpec
-from rayreel.config.request import ModelFile
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelFile
 from rayreel.errors import CheckpointError
 
 FIELDS = get_args(ModelFile)

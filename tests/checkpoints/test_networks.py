@@ -9,7 +9,7 @@ import torch
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.networks import check_networks, transformer, upsampler
 from rayreel.checkpoints.reader import WeightFile
-from rayreel.config.jobs import AdapterSpec
+from rayreel.config.conditions import AdapterSpec
 from rayreel.errors import CheckpointError
 
 TABLE = "model.diffusion_model.scale_shift_table"

@@ -25,7 +25,7 @@ def run(sampler, streams, *seeds):
         negative=prompt(-0.5),
         force_uncond=sampler.needs_uncond,
     )
-    return sampler.sample(SIGMAS, streams, denoiser, (video, audio))
+    return sampler.loop((video, audio))(SIGMAS, streams, denoiser)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -26,7 +26,7 @@ def halving(video, audio, sigma, step_index):
 def run(name, denoiser):
     noise = GaussianNoise([seeded_generator(1, "noise")])
     streams = state("video"), state("audio")
-    return SAMPLERS[name]().sample(SIGMAS, streams, denoiser, (noise, noise))
+    return SAMPLERS[name]().loop((noise, noise))(SIGMAS, streams, denoiser)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

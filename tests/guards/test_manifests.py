@@ -7,7 +7,8 @@ import pytest
 
 from rayreel.config.jobs import ModelSpec, StageName
 from rayreel.config.load import load_spec
-from rayreel.config.request import PIPELINES
+from rayreel.pipelines import PIPELINE_CLASSES
+from rayreel.pipelines.choice import GENERAL
 from rayreel.runs.bench import BenchSpec
 from rayreel.runs.render import plan
 from rayreel.runs.spec import read_model, read_render_spec
@@ -56,7 +57,7 @@ def test_model_specs_name_published_files_in_one_folder(path):
     paths = [Path(file) for file in [*files, adapter and adapter.path] if file]
     assert {file.parent for file in paths} == {Path("/weights")}
     assert {file.name for file in paths} <= PUBLISHED
-    pipeline = PIPELINES[setup.defaults.pipeline]
+    pipeline = PIPELINE_CLASSES[setup.defaults.pipeline or GENERAL].traits
     assert all(getattr(setup.model, need) for need in pipeline.needs)
     assert {stage: setup.stage(stage).gpus for stage in setup.stages}.keys() == {
         *get_args(StageName)

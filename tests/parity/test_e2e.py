@@ -16,23 +16,25 @@ from torch import Tensor
 
 from rayreel.checkpoints.builder import build
 from rayreel.checkpoints.keys import TRANSFORMER, component_tensors
-from rayreel.config.jobs import AdapterSpec, ModelSpec
-from rayreel.config.request import ImageCondition, RenderRequest
+from rayreel.config.conditions import AdapterSpec, ImageCondition
+from rayreel.config.jobs import ModelSpec
+from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.loop import denoise as denoising_loop
+from rayreel.diffusion.samplers import SAMPLERS, StepperSampler
 from rayreel.diffusion.steppers import Euler
 from rayreel.media.image import fit, to_model_input
 from rayreel.models.transformer import Transformer
 from rayreel.pipelines import decoding, phases
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.phases import STAGE_2, Phase
-from rayreel.pipelines.resolve import resolve
-from rayreel.types import Latents, TextContext
+from rayreel.pipelines.phases import Phase, second_stage
+from rayreel.types import Audio, Latents, TextContext
 from tests.fusing import fuse
 from tests.parity.vectors import FOLDER, Case, cases
-from tests.pipelines.small import with_transformer
+from tests.pipelines.small import distilled, resolved, with_transformer
 
+STAGE_2 = second_stage(RenderRequest(prompt="any"))
 FILE = "v*/e2e_two_stage.safetensors"
 STREAMS = ("video", "audio")
 
@@ -88,6 +90,7 @@ class Run:
         first, second = self.case("stage1").options, self.case("stage2").options
         request = RenderRequest(
             prompt="positive",
+            seed=0,
             negative_prompt="negative",
             width=second["width"],
             height=second["height"],
@@ -98,7 +101,7 @@ class Run:
             video_guidance=Guidance(**first["video_guidance"]),
             audio_guidance=Guidance(**first["audio_guidance"]),
         )
-        return resolve(request, self.ledger.files)
+        return resolved(request, self.ledger.files)
 
     def _images(self):
         case = self.case("images")
@@ -115,7 +118,7 @@ class Run:
     @cached_property
     def stage1(self) -> dict[str, Tensor]:
         phase = Phase(
-            name="stage1", downscale=2, sigmas=phases.run_sigmas(self.request), guided=True
+            name="stage1", downscale=2, sigmas=phases.first_sigmas(self.request), guided=True
         )
         return self.denoise(self.ledger, phase)
 
@@ -126,25 +129,29 @@ class Run:
 
     @cached_property
     def stage2(self) -> dict[str, Tensor]:
-        return self.denoise(self.ledger.distilled, STAGE_2, self.upsampled)
+        return self.denoise(distilled(self.ledger), STAGE_2, self.upsampled)
 
     def denoise(self, view: ModelLedger, phase: Phase, start=None) -> dict[str, Tensor]:
         """Latents at the end of a phase, and what it went through, by the names of the vectors."""
         values: dict[str, Tensor] = {}
         recorders = (Recorder(), Recorder())
 
-        def loop(sigmas, states, denoiser, _):
+        def loop(sigmas, states, denoiser):
             for stream, state in zip(STREAMS, states, strict=True):
                 values[f"{stream}_noised"] = state.latent
                 values[f"{stream}_mask"] = state.denoise_mask
                 values[f"{stream}_positions"] = state.positions
             return denoising_loop(sigmas, states, denoiser, recorders)
 
+        class Recording(StepperSampler):
+            def loop(self, noises):  # noqa: ARG002 - this one draws none
+                return loop
+
         batch = phases.encode(self.ledger, [self.request], self.contexts)
         with pytest.MonkeyPatch.context() as patch:
-            # The loop is where the states of all tokens pass; a phase gives the target's alone.
-            patch.setattr(phases, "denoising_loop", loop)
-            (final,) = phases.denoise(view, batch, phase, start and [start], self.given_noise)
+            # The sampler sees the states of all tokens; a phase gives the target's alone.
+            patch.setitem(SAMPLERS, "euler", lambda: Recording(lambda _: Euler()))
+            (final,) = phases.denoise(view, batch, phase, start and [start], noise=self.given_noise)
         assert final.video is not None
         assert final.audio is not None
         values |= {"video_latent": final.video[None], "audio_latent": final.audio[None]}
@@ -203,7 +210,7 @@ def test_every_state_of_a_stage(case, run_of):
 
 @pytest.mark.parametrize("case", [*cases(FILE, "stage1"), *cases(FILE, "stage2")])
 def test_noise_levels_of_a_stage(case, run_of):
-    own = {"stage1": phases.run_sigmas(run_of(case).request), "stage2": STAGE_2.sigmas}[case.name]
+    own = {"stage1": phases.first_sigmas(run_of(case).request), "stage2": STAGE_2.sigmas}[case.name]
     case.assert_close(own, case.inputs["sigmas"])
     assert own[0].item() == pytest.approx(case.options["noise_scale"], rel=1e-6)
 
@@ -252,6 +259,6 @@ def test_decoded_sound_of_either_stage(case, run_of):
     for name in ("audio_from_stage1", "audio_from_stage2"):
         source = latents(getattr(run, name.removeprefix("audio_from_")))
         sound = decoding.decode(run.ledger, run.request, replace(final, audio=source.audio)).audio
-        assert sound is not None
+        assert isinstance(sound, Audio)
         assert sound.sample_rate_hz == case.options["sampling_rate"]
         case.assert_close(sound.waveform, name)

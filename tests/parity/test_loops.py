@@ -154,7 +154,7 @@ def test_samplers_by_name(name, case):
     sampler, denoiser = SAMPLERS[name](), ToyDenoiser()
     draws = tensors("noise_res2s" if sampler.standardised_noise else "noise")
     video_noise, audio_noise = (Draws(draws[stream]) for stream in STREAMS)
-    final = sampler.sample(sigmas(case), states(case), denoiser, (video_noise, audio_noise))
+    final = sampler.loop((video_noise, audio_noise))(sigmas(case), states(case), denoiser)
     assert_streams(case, final)
     assert_calls(case, denoiser)
 

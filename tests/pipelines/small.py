@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from rayreel.checkpoints.files import ModelFiles
+from rayreel.config.conditions import ImageCondition
 from rayreel.config.jobs import MemorySpec
-from rayreel.config.request import ImageCondition, RenderRequest
+from rayreel.config.request import RenderRequest
 from rayreel.models.text.tokenizer import PromptTokenizer
+from rayreel.pipelines import pipeline_of
+from rayreel.pipelines.choice import GENERAL
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.resolve import resolve
@@ -44,7 +47,18 @@ def small(**fields: Any) -> RenderRequest:
 
 def small_resolved(files: ModelFiles, **fields: Any) -> RenderRequest:
     """The same, with every field set."""
-    return resolve(small(**fields), files)
+    return resolved(small(**fields), files)
+
+
+def resolved(request: RenderRequest, files: ModelFiles) -> RenderRequest:
+    """A request with every field set; one that names no pipeline goes to the general one."""
+    request = request.model_copy(update={"pipeline": request.pipeline or GENERAL})
+    return resolve(request, files, pipeline_of(request))
+
+
+def distilled(ledger: ModelLedger) -> ModelLedger:
+    """The view with the distilled adapter."""
+    return ledger.with_loras(*ledger.files.adapters(distilled=True))
 
 
 def write_image(folder: Path) -> Path:

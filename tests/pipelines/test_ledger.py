@@ -11,7 +11,7 @@ from rayreel.checkpoints.lora import Adapter
 from rayreel.config.jobs import MemorySpec
 from rayreel.pipelines import OneStage, TwoStage
 from rayreel.types import Clip
-from tests.pipelines.small import pinned, small, tiny_ledger
+from tests.pipelines.small import distilled, pinned, small, tiny_ledger
 
 FIELDS = tuple(MemorySpec.model_fields)
 POLICIES = ("per_call", "offload", "disk")
@@ -95,7 +95,7 @@ def test_a_network_may_be_lent_twice_at_a_time():
 
 
 def test_views_share_all_networks_but_the_transformer(ledger):
-    view = ledger.distilled
+    view = distilled(ledger)
     with ledger.video_decoder() as one, view.video_decoder() as other:
         assert one is other
     with ledger.transformer() as one, view.transformer() as other:
@@ -104,8 +104,8 @@ def test_views_share_all_networks_but_the_transformer(ledger):
 
 def test_views_share_the_weights_that_no_adapter_changes():
     ledger = tiny_ledger()
-    with ledger.transformer() as base, ledger.distilled.transformer() as distilled:
-        pairs = zip(base.named_parameters(), distilled.parameters(), strict=True)
+    with ledger.transformer() as base, distilled(ledger).transformer() as fused:
+        pairs = zip(base.named_parameters(), fused.parameters(), strict=True)
         shared = {n: a.data_ptr() == b.data_ptr() for (n, a), b in pairs}
     assert shared["proj_out.weight"]
     assert shared["transformer_blocks.0.ff.net.2.weight"]
@@ -116,7 +116,7 @@ def test_a_view_without_adapters_is_the_base_to_the_bit():
     ledger = tiny_ledger(MemorySpec(transformer="exchange"))
     with ledger.transformer() as model:
         before = {name: p.clone() for name, p in model.named_parameters()}
-    with ledger.distilled.transformer() as model:
+    with distilled(ledger).transformer() as model:
         changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
     assert changed
     with ledger.transformer() as model:
@@ -125,13 +125,13 @@ def test_a_view_without_adapters_is_the_base_to_the_bit():
 
 def test_adapters_are_listed_by_name(ledger):
     assert [adapter.name for adapter in ledger.adapters] == []
-    assert [a.name for a in ledger.distilled.adapters] == ["ltx-2-tiny-distilled-lora"]
+    assert [a.name for a in distilled(ledger).adapters] == ["ltx-2-tiny-distilled-lora"]
 
 
 def test_an_adapter_of_strength_0_is_no_other_transformer():
     ledger = tiny_ledger()
-    (distilled,) = ledger.distilled.adapters
-    silent = Adapter(distilled.file, 0.0)
+    (adapter,) = distilled(ledger).adapters
+    silent = Adapter(adapter.file, 0.0)
     with ledger.transformer() as base, ledger.with_loras(silent).transformer() as same:
         assert same is base
 

@@ -12,6 +12,7 @@ from rayreel.pipelines.ledger import ModelLedger
 from tests.pipelines.small import (
     DEVICE,
     PIPELINE_NAMES,
+    distilled,
     small,
     small_resolved,
     tiny_ledger,
@@ -100,8 +101,8 @@ def test_a_silent_clip_of_one_stage_loads_no_more_than_it_needs(fresh):
 def test_without_a_distilled_adapter_both_stages_share_the_transformer(ledger):
     spec: ModelSpec = ledger.files.spec.model_copy(update={"distilled_lora": None})
     shared = ModelLedger(spec, DEVICE)
-    with shared.transformer() as base, shared.distilled.transformer() as distilled:
-        assert distilled is base
+    with shared.transformer() as base, distilled(shared).transformer() as same:
+        assert same is base
     assert shared.loads == ("Transformer",)
 
 

@@ -1,25 +1,43 @@
 """What a request leaves open is filled in; what plays no part is dropped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from rayreel.config.presets import SamplingDefaults, default_guidance, sampling_defaults
+from rayreel.config.model import TransformerConfig
+from rayreel.config.presets import (
+    TINY_CONFIG,
+    SamplingDefaults,
+    default_guidance,
+    sampling_defaults,
+)
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT, RenderRequest
-from rayreel.pipelines.resolve import resolve
+from rayreel.types import ScaleFactors
+from tests.pipelines.small import resolved as resolved_request
 
 
 @dataclass
 class Files:
-    """The defaults of a generation are all that is read of a model."""
+    """What is read of a model: the defaults of its generation, and how long clips can be."""
 
     defaults: SamplingDefaults
+    factors: ScaleFactors = field(default_factory=ScaleFactors)
+    transformer: Any = field(
+        default_factory=lambda: TransformerConfig(**TINY_CONFIG["transformer"])
+    )
+    transformer_file: Any = None
+
+
+@dataclass
+class Version:
+    model_version: tuple[int, ...]
 
 
 def resolved(version=(2, 0), **fields):
-    files: Any = Files(sampling_defaults(version))
-    return resolve(RenderRequest.model_validate({"prompt": "A fox.", **fields}), files)
+    files: Any = Files(sampling_defaults(version), transformer_file=Version(version))
+    request = {"prompt": "A fox.", "pipeline": "two_stage", **fields}
+    return resolved_request(RenderRequest.model_validate(request), files)
 
 
 REQUESTS = [
@@ -33,8 +51,8 @@ REQUESTS = [
 @pytest.mark.parametrize("fields", REQUESTS, ids=str)
 def test_resolving_again_changes_nothing(fields):
     once = resolved(**fields)
-    again: Any = Files(sampling_defaults((2, 0)))
-    assert resolve(once, again) == once
+    again: Any = Files(sampling_defaults((2, 0)), transformer_file=Version((2, 0)))
+    assert resolved_request(once, again) == once
 
 
 @pytest.mark.parametrize("fields", REQUESTS, ids=str)

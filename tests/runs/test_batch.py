@@ -11,9 +11,9 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import RenderSpec
 from rayreel.config.request import RenderRequest
 from rayreel.media.video import read_clip
-from rayreel.pipelines.resolve import resolve
 from rayreel.runs.pools import choose_devices, make_pools
 from rayreel.stages.base import RenderItem, Result, run_stage
+from tests.pipelines.small import resolved
 from tests.runs.test_pools import LAPTOP
 
 
@@ -31,7 +31,7 @@ def test_a_batch_of_four_makes_the_clips_of_four_alone(tmp_path):
 def _frames(output: Path, batch_size: int) -> Tensor:
     """Frames of the files of four clips, made by the stages of a job in this process."""
     request = RenderRequest(prompt="Rain.", width=64, height=64, num_frames=9, steps=2, crf=0)
-    request = resolve(request, ModelFiles(locate_model("tiny")))
+    request = resolved(request, ModelFiles(locate_model("tiny")))
     items = [
         RenderItem(item_id=f"{seed}", request=request.model_copy(update={"seed": seed}))
         for seed in range(4)

@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import tiny_spec, write_tiny
 from rayreel.cli import app
-from rayreel.config.jobs import AdapterSpec, MemorySpec, ModelSetup
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import MemorySpec, ModelSetup
 from rayreel.config.request import RenderRequest
-from rayreel.pipelines.resolve import resolve
 from rayreel.runs.needs import FUSED, PRECISIONS, stage_needs
 from tests.checkpoints.published import shapes
 from tests.official_files import write_official
+from tests.pipelines.small import resolved
 
 FLOAT32, BFLOAT16, FLOAT8 = PRECISIONS
 
@@ -167,7 +168,7 @@ def test_a_machine_that_is_too_small_is_told_apart(tiny, monkeypatch):
 
 def needs(files: ModelFiles, precision=BFLOAT16, **setup):
     request = RenderRequest(prompt="a fox")
-    return stage_needs(ModelSetup(**setup), files, resolve(request, files), precision)
+    return stage_needs(ModelSetup(**setup), files, resolved(request, files), precision)
 
 
 @pytest.mark.parametrize("generation", ["2.0", "2.3"])

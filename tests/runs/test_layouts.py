@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from rayreel.checkpoints.tiny import write_tiny
 from rayreel.cli import app
-from rayreel.config.jobs import AdapterSpec
+from rayreel.config.conditions import AdapterSpec
 from tests import layouts
 from tests.runs.conftest import DEFAULTS, Job
 

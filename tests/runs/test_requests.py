@@ -15,7 +15,8 @@ import pytest
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import AdapterSpec, RenderSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import RenderSpec
 from rayreel.errors import SpecError
 from rayreel.runs.requests import PlannedRow, plan_rows
 from rayreel.runs.spec import read_render_spec

@@ -17,7 +17,7 @@ import pytest
 
 from rayreel.config.jobs import StageSpec
 from rayreel.config.request import RenderRequest
-from rayreel.pipelines import PIPELINE_CLASSES
+from rayreel.pipelines import pipeline_of
 from rayreel.pipelines.devices import choose_device
 from rayreel.pipelines.ledger import ModelLedger
 from tests.runs.conftest import DEFAULTS, GOOD_ROWS, Job, row, write_images, write_job
@@ -97,7 +97,7 @@ def test_a_request_alone_makes_the_clip_of_the_job(resumed, name):
     fields = ("prompt", "pipeline", "width", "height", "num_frames", "fps", "audio", "seed")
     request = RenderRequest(steps=DEFAULTS["steps"], **{field: result[field] for field in fields})
     ledger = ModelLedger("tiny", choose_device(StageSpec()))
-    clip = PIPELINE_CLASSES[request.pipeline](ledger)(request)
+    clip = pipeline_of(request)(ledger)(request)
     assert hashlib.sha256(clip.frames.numpy().data).hexdigest() == result["sha256"]
 
 

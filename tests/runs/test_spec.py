@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rayreel.config.jobs import AdapterSpec, ModelSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelSpec
 from rayreel.errors import SpecError
 from rayreel.runs.spec import read_model, read_render_spec
 

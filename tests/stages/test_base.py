@@ -126,8 +126,8 @@ def test_the_time_of_every_stage_is_noted():
 @pytest.mark.parametrize(
     "stage",
     [
-        TextStage("tiny", DEVICE, MEMORY),
-        GenerateStage("tiny", DEVICE, MEMORY),
+        TextStage("tiny", DEVICE, MEMORY, "run"),
+        GenerateStage("tiny", DEVICE, MEMORY, "run", "run"),
         RefineStage("tiny", DEVICE, MEMORY),
         DecodeStage("tiny", DEVICE, MEMORY, "run"),
     ],

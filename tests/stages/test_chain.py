@@ -26,8 +26,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stages(folder):
     made = (
-        TextStage("tiny", DEVICE, MEMORY),
-        GenerateStage("tiny", DEVICE, MEMORY),
+        TextStage("tiny", DEVICE, MEMORY, str(folder)),
+        GenerateStage("tiny", DEVICE, MEMORY, str(folder), str(folder)),
         RefineStage("tiny", DEVICE, MEMORY),
         DecodeStage("tiny", DEVICE, MEMORY, str(folder)),
     )

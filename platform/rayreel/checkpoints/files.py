@@ -8,7 +8,8 @@ from rayreel.checkpoints.fingerprint import fingerprint_file, fingerprint_folder
 from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
-from rayreel.config.jobs import AdapterSpec, ModelSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ImageModelSpec, ModelFile, ModelSpec
 from rayreel.config.model import (
     AudioVAEConfig,
     TextConfig,
@@ -18,10 +19,12 @@ from rayreel.config.model import (
     VocoderConfig,
 )
 from rayreel.config.presets import SamplingDefaults, sampling_defaults
-from rayreel.config.request import ModelFile
 from rayreel.data.hashing import content_hash
 from rayreel.errors import CheckpointError
 from rayreel.types import ScaleFactors
+
+# Weights, configurations, tokenizers and chat templates.
+_OF_IMAGE_MODELS = {".safetensors", ".json", ".jinja", ".txt"}
 
 
 class ModelFiles:
@@ -49,8 +52,8 @@ class ModelFiles:
         self._hashes: dict[Path, str] = {}
         self.transformer_file = self._component("transformer", "checkpoint")
         self.upsampler_file = self._open(spec.upsampler) if spec.upsampler else None
-        self.loras = tuple(map(self._adapter, spec.loras))
-        self.distilled_lora = self._adapter(spec.distilled_lora) if spec.distilled_lora else None
+        self.loras = tuple(map(self.adapter, spec.loras))
+        self.distilled_lora = self.adapter(spec.distilled_lora) if spec.distilled_lora else None
 
     @cached_property
     def text_encoder(self) -> TextEncoderFiles:
@@ -147,6 +150,14 @@ class ModelFiles:
         last = (self.distilled_lora,) if distilled and self.distilled_lora else ()
         return (*self.loras, *last)
 
+    def adapter(self, spec: AdapterSpec) -> Adapter:
+        """An adapter of the transformer, opened; raises ``CheckpointError``."""
+        return Adapter(self._open(spec.path), spec.strength)
+
+    def identity(self, adapter: AdapterSpec) -> str:
+        """What tells an adapter from others: its weights and its strength."""
+        return f"{self._hash(Path(adapter.path))}*{adapter.strength!r}"
+
     def fingerprint(self, fields: tuple[ModelFile, ...]) -> str:
         """Identity of the weights behind some fields of the spec, strengths included."""
         return content_hash(*(f"{field}={self.fingerprints[field]}" for field in sorted(fields)))
@@ -164,12 +175,28 @@ class ModelFiles:
                 packed = self.text_encoder.packed
                 return self._hash(path) if packed else fingerprint_folder(path)
             case "loras":
-                return ",".join(map(self._identity, spec.loras))
+                return ",".join(map(self.identity, spec.loras))
             case "distilled_lora":
-                return self._identity(spec.distilled_lora) if spec.distilled_lora else ""
+                return self.identity(spec.distilled_lora) if spec.distilled_lora else ""
             case "quantization":
                 return spec.quantization
+            case "image_model":
+                return self._image_model(spec.image_model) if spec.image_model else ""
         return ",".join(self._hash(part) for part in self._parts(field))
+
+    def _image_model(self, spec: ImageModelSpec) -> str:
+        """Weights of all parts of a folder of diffusers, what configures them, and the settings."""
+        root = Path(spec.folder)
+        if not root.is_dir():
+            raise CheckpointError(f"image model {root}: not a folder")
+        parts = [
+            f"{path.relative_to(root)}={self._hash(path)}"
+            if path.suffix == ".safetensors"
+            else f"{path.relative_to(root)}={content_hash(path.read_bytes())}"
+            for path in sorted(root.rglob("*"))
+            if path.suffix in _OF_IMAGE_MODELS
+        ]
+        return content_hash(*parts, f"{spec.steps}*{spec.guidance!r}")
 
     def _parts(self, field: ModelFile) -> tuple[Path, ...]:
         """Files that a component is read from, wherever the spec names them."""
@@ -192,9 +219,6 @@ class ModelFiles:
             self._hashes[path] = fingerprint_file(path)
         return self._hashes[path]
 
-    def _identity(self, adapter: AdapterSpec) -> str:
-        return f"{self._hash(Path(adapter.path))}*{adapter.strength!r}"
-
     def _component(self, *fields: str) -> WeightFile:
         """The first file that the spec names for a component."""
         paths = [path for field in fields if (path := getattr(self.spec, field))]
@@ -207,6 +231,3 @@ class ModelFiles:
         if path not in self._opened:
             self._opened[path] = WeightFile(Path(path))
         return self._opened[path]
-
-    def _adapter(self, spec: AdapterSpec) -> Adapter:
-        return Adapter(self._open(spec.path), spec.strength)

@@ -59,6 +59,23 @@ class Adapter:
         """Of the file, without its folder and ending."""
         return self.file.path.stem
 
+    @property
+    def reference_downscale(self) -> int | None:
+        """Target pixels per pixel of the reference video that it was trained on, if it says so.
+
+        Raises:
+            CheckpointError: If that is no positive whole number.
+        """
+        stated = self.file.metadata.get("reference_downscale_factor")
+        if stated is None:
+            return None
+        if not stated.isdecimal() or int(stated) < 1:
+            raise CheckpointError(
+                f"{self.file.path}: metadata 'reference_downscale_factor' is {stated!r}; expected "
+                "a positive whole number"
+            )
+        return int(stated)
+
     def targets(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Factors]:
         """What it holds for each weight that it changes, from the header and its scalars.
 

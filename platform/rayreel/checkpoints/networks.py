@@ -1,7 +1,7 @@
 """Which class, which architecture and which weights make each network of a model."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from rayreel.checkpoints.lora import Adapter, Fusion
 from rayreel.checkpoints.quantization import QuantizationName, cast_weight, meta_tensors, quantize
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.errors import CheckpointError
-from rayreel.models.audio_vae import AudioDecoder
+from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.transformer import Transformer
@@ -38,17 +38,28 @@ class Network(Generic[M]):
         file: Holds the weights.
         rules: Where in the file they lie.
         quantization: How the weights of linear layers are held.
+        part: Names of a network that is a part of what lies there; ``None`` takes all of it.
     """
 
     make: Callable[[], M]
     file: WeightFile
     rules: keys.Rules
     quantization: QuantizationName = "auto"
+    part: frozenset[str] | None = None
 
     @cached_property
     def names(self) -> dict[str, str]:
         """Names in the file by name in the network; raises ``CheckpointError`` if there is none."""
-        return keys.component_names(self.file, self.rules)
+        names = keys.component_names(self.file, self.rules)
+        return {new: old for new, old in names.items() if self.has(new)}
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor is of the network, or of the part of it that this one is."""
+        if self.part is None or name in self.part:
+            return True
+        # Beside a weight lie its scales.
+        layer, _, own = name.rpartition(".")
+        return own.endswith("_scale") and f"{layer}.weight" in self.part
 
     @property
     def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -125,6 +136,14 @@ def transformer(files: ModelFiles) -> Network[Transformer]:
     )
 
 
+def audio_transformer(files: ModelFiles) -> Network[Transformer]:
+    """The audio stream of the transformer alone."""
+    config = files.transformer.audio_only()
+    with torch.device("meta"):
+        part = frozenset(Transformer(config).state_dict())
+    return replace(transformer(files), make=lambda: Transformer(config), part=part)
+
+
 def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
     """Hidden states of the language model to text contexts."""
     config, encoder = files.text, files.text_encoder
@@ -158,6 +177,12 @@ def video_statistics(files: ModelFiles) -> Network[PerChannelStatistics]:
     return Network(
         lambda: PerChannelStatistics(channels), files.video_vae_file, keys.VIDEO_STATISTICS
     )
+
+
+def audio_encoder(files: ModelFiles) -> Network[AudioEncoder]:
+    """Mel spectrograms to audio latents."""
+    config = files.audio_vae
+    return Network(lambda: AudioEncoder(config), files.audio_vae_file, keys.AUDIO_ENCODER)
 
 
 def audio_decoder(files: ModelFiles) -> Network[AudioDecoder]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from rayreel.checkpoints.kinds import is_packed_text_encoder, kinds
 from rayreel.checkpoints.reader import INDEX_SUFFIX, WeightFile
-from rayreel.config.jobs import AdapterSpec, ModelSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelSpec
 from rayreel.config.model import UpsamplerConfig
 from rayreel.errors import CheckpointError
 

@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rayreel.checkpoints import keys
-from rayreel.config.jobs import AdapterSpec, ModelSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelSpec
 from rayreel.config.model import (
     AudioVAEConfig,
     TextConfig,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rayreel.diffusion.patchifiers import patchify_video
-from rayreel.diffusion.states import Target, VideoTarget
+from rayreel.diffusion.states import Target, VideoTarget, frozen
 from rayreel.types import LatentState
 
 
@@ -55,3 +55,12 @@ class TemporalRegion:
         inside = (end > self.start_s) & (start < self.end_s)
         mask[:, : target.tokens] = inside[..., None].to(mask)
         return replace(state, denoise_mask=mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Keeps the whole stream: it only serves as context for the other one."""
+
+    def apply(self, state: LatentState, target: Target) -> LatentState:  # noqa: ARG002 - as others
+        """Set the denoise mask to 0."""
+        return frozen(state)

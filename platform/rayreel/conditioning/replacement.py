@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from rayreel.diffusion.patchifiers import patchify_video
-from rayreel.diffusion.states import VideoTarget
+from rayreel.diffusion.patchifiers import patchify_audio, patchify_video
+from rayreel.diffusion.states import AudioTarget, VideoTarget
 from rayreel.errors import ItemError
 from rayreel.types import LatentState
 
@@ -44,8 +44,41 @@ class LatentReplacement:
                 f"of {shape.frames} latent frames"
             )
         start = self.latent_index * target.tokens_per_frame
-        replaced = slice(start, start + frames * target.tokens_per_frame)
-        clean, mask = state.clean_latent.clone(), state.denoise_mask.clone()
-        clean[:, replaced] = patchify_video(self.latent).to(clean)
-        mask[:, replaced] = 1 - self.strength
-        return replace(state, clean_latent=clean, denoise_mask=mask)
+        return _replaced(state, patchify_video(self.latent), start, self.strength)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundReplacement:
+    """Encoded sound that stands in for a stretch of the target's own.
+
+    Attributes:
+        latent: ``(B, C, frames, bins)``.
+        latent_index: Latent frame of the target that the first of them replaces.
+        strength: 1 keeps it exactly, 0 regenerates it.
+    """
+
+    latent: Tensor
+    latent_index: int = 0
+    strength: float = 1.0
+
+    def apply(self, state: LatentState, target: AudioTarget) -> LatentState:
+        """Set clean content and mask of the replaced tokens.
+
+        Raises:
+            ItemError: If the sound reaches beyond the target.
+        """
+        frames = self.latent.shape[2]
+        if not 0 <= self.latent_index <= target.tokens - frames:
+            raise ItemError(
+                f"{frames} latent frames of sound from latent_index={self.latent_index} do not fit "
+                f"a target of {target.tokens}"
+            )
+        return _replaced(state, patchify_audio(self.latent), self.latent_index, self.strength)
+
+
+def _replaced(state: LatentState, tokens: Tensor, start: int, strength: float) -> LatentState:
+    replaced = slice(start, start + tokens.shape[1])
+    clean, mask = state.clean_latent.clone(), state.denoise_mask.clone()
+    clean[:, replaced] = tokens.to(clean)
+    mask[:, replaced] = 1 - strength
+    return replace(state, clean_latent=clean, denoise_mask=mask)

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rayreel.config.base import StrictModel
+from rayreel.config.conditions import AdapterSpec
 from rayreel.config.model import AttentionBackend
 from rayreel.config.request import RequestFields
 
@@ -17,12 +18,41 @@ DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
 _WITHIN_AN_ACTOR = {"device", "dtype"}
 
 
-class AdapterSpec(StrictModel):
-    """A LoRA file, fused into the transformer when it is loaded."""
+ModelFile = Literal[
+    "transformer",
+    "text_projection",
+    "video_vae",
+    "audio_vae",
+    "vocoder",
+    "gemma",
+    "upsampler",
+    "distilled_lora",
+    "loras",
+    "quantization",
+    "image_model",
+]
+"""Field of the model spec that changes results; a checkpoint counts as the components in it."""
 
-    path: str = Field(description="safetensors file")
-    strength: float = Field(
-        default=1.0, allow_inf_nan=False, description="factor of the adapter; 0 leaves it out"
+
+class ImageModelSpec(StrictModel):
+    """A Flux 2 pipeline in the layout of diffusers; it needs the extra ``rayreel[image]``."""
+
+    folder: str = Field(
+        description="local folder with model_index.json, as save_pretrained writes it; weights in "
+        "safetensors alone"
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="model evaluations; by default 4 for distilled models (Klein), else 28",
+    )
+    guidance: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="how closely the picture follows the prompt; by default 4. Distilled models "
+        "have none",
     )
 
 
@@ -65,6 +95,9 @@ class ModelSpec(StrictModel):
         description="of the transformer's weights: auto as the file has them; fp8_cast keeps those "
         "of the blocks' linear layers in float8 and computes in the stage's dtype; none widens "
         "float8 ones when they are loaded",
+    )
+    image_model: ImageModelSpec | None = Field(
+        default=None, description="makes the pictures of requests of a single frame"
     )
 
     @model_validator(mode="after")
@@ -168,3 +201,12 @@ class RenderSpec(ModelSetup):
     prompts: str = Field(description="JSONL, CSV or Parquet; a relative path starts at the spec")
     output: str = Field(default="runs/render", description="run directory: a folder or a URI")
     seed: int = Field(default=0, ge=0, description="rows without a seed derive theirs from it")
+    keep_latents: bool = Field(
+        default=False,
+        description="whether latents are kept beside the clips, for exact extensions; those of "
+        "long clips always are",
+    )
+    store: str | None = Field(
+        default=None,
+        description="folder or URI of written prompts, which jobs may share; by default the output",
+    )

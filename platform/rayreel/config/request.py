@@ -1,32 +1,21 @@
 """A request: everything that changes the pixels and the sound of one clip, and nothing else."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from rayreel.config.base import StrictModel
+from rayreel.config.conditions import (
+    AdapterSpec,
+    Chain,
+    Extension,
+    ImageCondition,
+    Retake,
+    Soundtrack,
+    VideoReference,
+)
 from rayreel.config.sampling import Guidance
-
-PipelineName = Literal["one_stage", "two_stage", "distilled"]
-
-ModelFile = Literal[
-    "transformer",
-    "text_projection",
-    "video_vae",
-    "audio_vae",
-    "vocoder",
-    "gemma",
-    "upsampler",
-    "distilled_lora",
-    "loras",
-    "quantization",
-]
-"""Field of the model spec that changes results; a checkpoint counts as the components in it."""
-
-# What every pipeline reads.
-_BASE = tuple(f for f in get_args(ModelFile) if f not in {"upsampler", "distilled_lora"})
 
 DEFAULT_NEGATIVE_PROMPT = (
     "blurry, out of focus, overexposed, underexposed, low contrast, washed out colors, noise, "
@@ -37,90 +26,96 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 
 
-@dataclass(frozen=True)
-class PipelineTraits:
-    """What a request must know of the pipeline that it names.
-
-    Attributes:
-        stages: Denoising stages; with two, the first one works at half size.
-        guided: Whether the first stage takes steps and guidance.
-        needs: Fields of the model spec that must be set beside the checkpoint and Gemma.
-        uses: Further fields that take part where they are set.
-    """
-
-    stages: int
-    guided: bool
-    needs: tuple[ModelFile, ...] = ()
-    uses: tuple[ModelFile, ...] = ()
-
-    @property
-    def files(self) -> tuple[ModelFile, ...]:
-        """Fields of the model spec that change the result."""
-        return (*_BASE, *self.needs, *self.uses)
-
-
-PIPELINES: dict[PipelineName, PipelineTraits] = {
-    "one_stage": PipelineTraits(stages=1, guided=True),
-    "two_stage": PipelineTraits(stages=2, guided=True, needs=("upsampler", "distilled_lora")),
-    "distilled": PipelineTraits(
-        stages=2, guided=False, needs=("upsampler",), uses=("distilled_lora",)
-    ),
-}
-
-
-class ImageCondition(StrictModel):
-    """An image that a frame of the clip shall show."""
-
-    path: str = Field(description="file or URI; a relative path starts at the prompt list's folder")
-    frame: int = Field(default=0, ge=0, description="pixel frame that it conditions")
-    strength: float = Field(default=1.0, ge=0, le=1, description="1 keeps it, 0 ignores it")
-    crf: int | None = Field(
-        default=None,
-        ge=0,
-        le=51,
-        description="H.264 quality of the re-compression before encoding, 0 for none; "
-        "by default the checkpoint's generation decides",
-    )
-
-
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("blank; expected at least one word")
     return text
 
 
+def _levels(sigmas: tuple[float, ...]) -> tuple[float, ...]:
+    falls = all(one > other for one, other in pairwise(sigmas))
+    if len(sigmas) < 2 or not 0 < sigmas[0] <= 1 or sigmas[-1] != 0 or not falls:
+        raise ValueError(
+            "expected at least two noise levels that fall from at most 1 to 0, such as "
+            "[1, 0.9, 0.5, 0]"
+        )
+    return sigmas
+
+
 Prompt = Annotated[str, AfterValidator(_not_blank)]
+Sigmas = Annotated[tuple[float, ...], AfterValidator(_levels)]
 
 
 class RequestFields(StrictModel):
     """What a request may say, nothing of it required: a job sets so what its rows do not say.
 
-    ``None`` means "by the checkpoint's generation" until a request is resolved.
+    ``None`` means that the checkpoint's generation, the pipeline or a file that the request names
+    decides, until a request is resolved.
     """
 
     prompt: Prompt | None = Field(default=None, description="what the clip shows and sounds like")
     negative_prompt: str | None = Field(
         default=None, description="what it must not be; a general list by default"
     )
-    pipeline: PipelineName = Field(default="two_stage", description="how it is sampled")
+    enhance: bool = Field(
+        default=False,
+        description="whether the text encoder's language model rewrites the prompt first",
+    )
+    pipeline: str | None = Field(
+        default=None, description="how it is sampled; by default what the request asks for decides"
+    )
     width: int = Field(default=768, gt=0, le=8192, description="pixels")
     height: int = Field(default=512, gt=0, le=8192, description="pixels")
     num_frames: int = Field(default=121, gt=0, description="frames, 8k + 1")
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=86400,
+        allow_inf_nan=False,
+        description="length instead of num_frames, taken to the nearest 8k + 1 frames",
+    )
     fps: float = Field(default=24.0, ge=1, le=240, description="frames per second")
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="by default from the job's seed and the content"
     )
     steps: int | None = Field(default=None, ge=1, le=1000, description="model evaluations, stage 1")
-    scheduler: Literal["ltx2", "linear_quadratic"] = Field(
-        default="ltx2", description="noise levels of the guided stage"
+    scheduler: str = Field(default="ltx2", description="noise levels of the guided stage")
+    sigmas: Sigmas | None = Field(
+        default=None, description="noise levels of stage 1 one by one, instead of steps, scheduler"
     )
+    stage2_sigmas: Sigmas | None = Field(
+        default=None, description="noise levels of stage 2; by default the distilled ones"
+    )
+    sampler: str | None = Field(
+        default=None, description="how steps are taken; by default the pipeline's way"
+    )
+    video: bool = Field(default=True, description="whether the clip has a picture")
     audio: bool = Field(default=True, description="whether the clip has sound")
     images: tuple[ImageCondition, ...] = Field(default=(), description="pinned frames")
+    references: tuple[VideoReference, ...] = Field(
+        default=(), description="videos that an in-context adapter follows"
+    )
+    soundtrack: Soundtrack | None = Field(default=None, description="sound to make a picture for")
+    retake: Retake | None = Field(default=None, description="stretch of a video to make anew")
+    extend: Extension | None = Field(default=None, description="clip to make longer")
+    chain: Chain = Field(default=Chain(), description="how a long clip is cut into chunks")
+    loras: tuple[AdapterSpec, ...] = Field(
+        default=(), description="adapters of this clip, after the model's own"
+    )
     video_guidance: Guidance | None = Field(
         default=None, description="of the picture; fields not set follow the generation"
     )
     audio_guidance: Guidance | None = Field(default=None, description="of the sound, likewise")
     crf: int = Field(default=19, ge=0, le=51, description="H.264 quality of the file, 0 lossless")
+    audio_format: Literal["wav", "m4a"] = Field(
+        default="wav", description="file of a clip without a picture"
+    )
+
+    @model_validator(mode="after")
+    def _makes_something(self) -> "RequestFields":
+        if not (self.video or self.audio):
+            raise ValueError("a clip without video and audio is empty; set one of them to true")
+        return self
 
 
 class RenderRequest(RequestFields):
@@ -129,52 +124,6 @@ class RenderRequest(RequestFields):
     prompt: Prompt = Field(description="what the clip shows and sounds like")
 
     @property
-    def traits(self) -> PipelineTraits:
-        """Traits of the pipeline that the request names."""
-        return PIPELINES[self.pipeline]
-
-    @property
     def duration_s(self) -> float:
         """Length of the clip in seconds."""
         return self.num_frames / self.fps
-
-
-def geometry_faults(
-    request: RenderRequest, *, time_factor: int = 8, space_factor: int = 32, least_size: int = 1
-) -> Iterator[tuple[str, str]]:
-    """What of a request does not fit the video VAE, as pairs (field, message).
-
-    Args:
-        request: The request.
-        time_factor: Pixel frames per latent frame.
-        space_factor: Pixels per latent position.
-        least_size: Pixels below which the VAE cannot decode.
-    """
-    if rest := (request.num_frames - 1) % time_factor:
-        low, high = request.num_frames - rest, request.num_frames - rest + time_factor
-        yield (
-            "num_frames",
-            f"{request.num_frames} does not fit the video VAE ({time_factor}k + 1 frames); "
-            f"nearest are {low} and {high}",
-        )
-    multiple = space_factor * request.traits.stages
-    for field in ("width", "height"):
-        size = getattr(request, field)
-        low = size // multiple * multiple
-        legal = [near for near in (low, low + multiple) if near >= least_size]
-        nearest = " and ".join(map(str, legal or [least_size]))
-        if size % multiple:
-            yield (
-                field,
-                f"{size} is not a multiple of {multiple}, which {request.pipeline} needs; "
-                f"nearest: {nearest}",
-            )
-        elif size < least_size:
-            yield field, f"{size} is too small for the video decoder; nearest is {nearest}"
-    for index, image in enumerate(request.images):
-        if image.frame >= request.num_frames:
-            yield (
-                f"images.{index}.frame",
-                f"{image.frame} is past the last of {request.num_frames} frames; "
-                f"nearest is {request.num_frames - 1}",
-            )

@@ -54,6 +54,12 @@ class LedgerEntry(StrictModel):
     )
     error: FailureRecord | None = Field(default=None, description="What happened to a failed item.")
     seed: int | None = Field(default=None, description="Seed that the item was rendered with.")
+    prompts: tuple[str, ...] = Field(
+        default=(), description="Prompts that were written for the item, one for each chunk."
+    )
+    notes: tuple[str, ...] = Field(
+        default=(), description="What happened otherwise than asked, a sentence each."
+    )
     worker: str = Field(description="Which process did it.")
     finished_at: Annotated[AwareDatetime, AfterValidator(_to_utc)] = Field(
         description="End of the attempt; kept in UTC."

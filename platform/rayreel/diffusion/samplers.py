@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
@@ -12,6 +13,9 @@ from rayreel.diffusion.res2s import denoise_res2s
 from rayreel.diffusion.steppers import AncestralEuler, CFGPlusPlusEuler, Euler, GradientEstimation
 from rayreel.diffusion.streams import Pair
 from rayreel.types import LatentState
+
+Loop = Callable[[Tensor, Pair[LatentState], Denoiser], Pair[LatentState]]
+"""Denoises both streams along noise levels ``(steps + 1,)``: an absent stream stays absent."""
 
 
 class Sampler(Protocol):
@@ -25,23 +29,11 @@ class Sampler(Protocol):
     def needs_uncond(self) -> bool:
         """Whether the denoiser has to give the estimate for the negative prompt at every step."""
 
-    def sample(
-        self,
-        sigmas: Tensor,
-        states: Pair[LatentState],
-        denoiser: Denoiser,
-        noises: tuple[Noise, Noise],
-    ) -> Pair[LatentState]:
-        """Denoise both streams along the noise levels.
+    def loop(self, noises: tuple[Noise, Noise]) -> Loop:
+        """The loop of one run.
 
         Args:
-            sigmas: ``(steps + 1,)``, falling.
-            states: Video and audio at the first level; an absent stream stays absent.
-            denoiser: Estimates the clean streams.
             noises: Sources for video and audio; not every sampler draws.
-
-        Returns:
-            The states at the last level.
         """
 
 
@@ -62,16 +54,10 @@ class StepperSampler:
         """Plain noise."""
         return False
 
-    def sample(
-        self,
-        sigmas: Tensor,
-        states: Pair[LatentState],
-        denoiser: Denoiser,
-        noises: tuple[Noise, Noise],
-    ) -> Pair[LatentState]:
-        """Denoise both streams along the noise levels."""
+    def loop(self, noises: tuple[Noise, Noise]) -> Loop:
+        """The loop with new steppers."""
         video, audio = noises
-        return denoise(sigmas, states, denoiser, (self.stepper(video), self.stepper(audio)))
+        return partial(denoise, steppers=(self.stepper(video), self.stepper(audio)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +74,9 @@ class SecondOrderSampler:
         """It follows the guided estimate alone."""
         return False
 
-    def sample(
-        self,
-        sigmas: Tensor,
-        states: Pair[LatentState],
-        denoiser: Denoiser,
-        noises: tuple[Noise, Noise],
-    ) -> Pair[LatentState]:
-        """Denoise both streams along the noise levels."""
-        return denoise_res2s(sigmas, states, denoiser, noises)
+    def loop(self, noises: tuple[Noise, Noise]) -> Loop:
+        """The loop with its noise."""
+        return partial(denoise_res2s, noises=noises)
 
 
 SAMPLERS: dict[str, Callable[[], Sampler]] = {

@@ -1,15 +1,17 @@
 """Requests to latents to clips: what each way of sampling does."""
 
-from rayreel.config.request import PipelineName
-from rayreel.pipelines.base import Pipeline
+from rayreel.pipelines.base import Pipeline, PipelineTraits
 from rayreel.pipelines.distilled import Distilled
 from rayreel.pipelines.one_stage import OneStage
+from rayreel.pipelines.registry import PIPELINE_CLASSES, pipeline_of
 from rayreel.pipelines.two_stage import TwoStage
 
-PIPELINE_CLASSES: dict[PipelineName, type[Pipeline]] = {
-    "one_stage": OneStage,
-    "two_stage": TwoStage,
-    "distilled": Distilled,
-}
-
-__all__ = ["PIPELINE_CLASSES", "Distilled", "OneStage", "Pipeline", "TwoStage"]
+__all__ = [
+    "PIPELINE_CLASSES",
+    "Distilled",
+    "OneStage",
+    "Pipeline",
+    "PipelineTraits",
+    "TwoStage",
+    "pipeline_of",
+]

@@ -2,14 +2,72 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, get_args
 
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.config.jobs import ModelFile
+from rayreel.config.presets import default_guidance
 from rayreel.config.request import RenderRequest
+from rayreel.config.sampling import Guidance
+from rayreel.diffusion.watch import Watch
 from rayreel.pipelines import phases
+from rayreel.pipelines.chain import MemoryStore, first_image, render_chain
+from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.decoding import decode
+from rayreel.pipelines.enhance import enhance
+from rayreel.pipelines.inputs import EncodedRequest
+from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.phases import EncodedRequest
 from rayreel.pipelines.resolve import resolve
-from rayreel.types import Clip, Latents
+from rayreel.pipelines.sources import read_sources
+from rayreel.types import Clip, ClipStream, Latents
+
+# What every pipeline reads.
+_BASE = tuple(f for f in get_args(ModelFile) if f not in {"upsampler", "distilled_lora"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineTraits:
+    """What there is to know of a pipeline before it runs.
+
+    Attributes:
+        stages: Denoising stages; with two, the first one works at half size.
+        guided: Whether the first stage takes steps and guidance.
+        needs: Fields of the model spec that must be set beside the checkpoint and Gemma.
+        uses: Further fields that take part where they are set.
+        asks: Fields of a request that must be set.
+        takes: Further fields with files, or of a chain, that it knows what to do with.
+        makes_video: Whether what comes out has a picture.
+    """
+
+    stages: int
+    guided: bool
+    needs: tuple[ModelFile, ...] = ()
+    uses: tuple[ModelFile, ...] = ()
+    asks: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ("images", "chain", "extend")
+    makes_video: bool = True
+
+    @property
+    def files(self) -> tuple[ModelFile, ...]:
+        """Fields of the model spec that change the result."""
+        return (*_BASE, *self.needs, *self.uses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a guided request leaves open.
+
+    Attributes:
+        steps: Model evaluations of the first stage.
+        video: Guidance of the picture.
+        audio: Guidance of the sound.
+    """
+
+    steps: int
+    video: Guidance
+    audio: Guidance
 
 
 class Pipeline(ABC):
@@ -18,9 +76,33 @@ class Pipeline(ABC):
     ``generate`` and ``refine`` are apart so that a job can give each its own workers.
     """
 
-    def __init__(self, ledger: ModelLedger) -> None:
-        """Keep the ledger; networks load when they are first used."""
+    traits: ClassVar[PipelineTraits]
+
+    def __init__(self, ledger: ModelLedger, watch: Watch | None = None) -> None:
+        """Keep the ledger; networks load when they are first used.
+
+        Args:
+            ledger: Lends networks.
+            watch: Told of each denoising step, and asked before it whether to go on.
+        """
         self.ledger = ledger
+        self.watch = watch
+
+    @classmethod
+    def guided(cls, request: RenderRequest) -> bool:  # noqa: ARG003 - for pipelines that ask it
+        """Whether the request's steps and guidance count."""
+        return cls.traits.guided
+
+    @classmethod
+    def defaults(cls, files: ModelFiles) -> Defaults:
+        """Steps and guidance where a request says nothing."""
+        video, audio = default_guidance(files.defaults.stg_block)
+        return Defaults(steps=files.defaults.steps, video=video, audio=audio)
+
+    @classmethod
+    def sampler(cls, files: ModelFiles) -> str:  # noqa: ARG003 - for pipelines that ask it
+        """Sampler of the first stage where a request names none."""
+        return "euler"
 
     @abstractmethod
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
@@ -34,16 +116,53 @@ class Pipeline(ABC):
         """Second stage: from latents to larger, finer ones; a pipeline of one stage has none."""
         return list(latents)
 
+    def decode(self, request: RenderRequest, latents: Latents) -> ClipStream:
+        """The clip: its sound now, its frames when they are read."""
+        return decode(self.ledger, request, latents)
+
     def __call__(self, request: RenderRequest) -> Clip:
         """Render one request from prompt to clip.
 
         Raises:
             ValueError: If the request has no seed.
-            MediaError: If an image of it cannot be read.
+            MediaError: If a file of it cannot be read.
+            Cancelled: If the watch says so.
         """
-        if request.seed is None:
+        if (seed := request.seed) is None:
             raise ValueError("seed=None: a request on its own needs a seed")
-        request = resolve(request, self.ledger.files)
-        batch = phases.encode(self.ledger, [request])
+        request = resolve(
+            read_sources(request, self.ledger.files).request, self.ledger.files, type(self)
+        )
+        if is_chained(request):
+            store = MemoryStore()
+            for _ in render_chain(self, request, store):
+                pass
+            return join_chunks(self, request, store).collect()
+        text = request
+        if request.enhance:
+            written = enhance(self.ledger, request.prompt, seed=seed, image=first_image(request))
+            text = request.model_copy(update={"prompt": written.prompt})
+        batch = phases.encode(self.ledger, [text])
         latents = self.refine(batch, self.generate(batch))
-        return decode(self.ledger, request, latents[0]).collect()
+        return self.decode(request, latents[0]).collect()
+
+    def base(self, request: RenderRequest) -> ModelLedger:
+        """The transformer with the model's and the request's adapters."""
+        files = self.ledger.files
+        return self.ledger.with_loras(*files.loras, *map(files.adapter, request.loras))
+
+    def distilled(
+        self, request: RenderRequest, *, strength: float | None = None, own: bool = True
+    ) -> ModelLedger:
+        """The transformer with the distilled adapter too, where the model has one.
+
+        Args:
+            request: Names further adapters.
+            strength: Of the distilled adapter, in place of the model's.
+            own: Whether the model's and the request's other adapters stay.
+        """
+        adapters = self.base(request).adapters if own else ()
+        distilled = self.ledger.files.distilled_lora
+        if distilled and strength is not None:
+            distilled = replace(distilled, strength=strength)
+        return self.ledger.with_loras(*adapters, *([distilled] if distilled else []))

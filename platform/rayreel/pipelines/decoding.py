@@ -47,13 +47,15 @@ def decode(
         ValueError: If the tiling does not fit, or no tile fits the memory; when the first frames
             are read.
     """
-    assert latents.video is not None, "every pipeline makes a picture"
+    audio = None if latents.audio is None else _sound(ledger, latents.audio)
+    if latents.video is None:
+        return ClipStream(frames=_no_frames(), num_frames=0, fps=request.fps, audio=audio)
     video = latents.video[None].to(ledger.device, ledger.dtype)
     return ClipStream(
         frames=_frames(ledger, video, tiling, request.seed or 0),
         num_frames=(video.shape[2] - 1) * ledger.files.factors.time + 1,
         fps=request.fps,
-        audio=None if latents.audio is None else _sound(ledger, latents.audio),
+        audio=audio,
     )
 
 
@@ -70,6 +72,10 @@ def _frames(
             # Or it would be in memory beside the next one while that is decoded.
             del chunk, part
             settle(ledger.device)
+
+
+def _no_frames() -> Generator[Tensor, None, None]:
+    yield from ()
 
 
 def _fitting_tiles(ledger: ModelLedger, latent: Tensor) -> TileSizeConfig:

@@ -18,7 +18,7 @@ from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.models.attention_backends import force_backend
-from rayreel.models.audio_vae import AudioDecoder
+from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.statistics import PerChannelStatistics
 from rayreel.models.text.encoder import TextEncoder
 from rayreel.models.text.generation import TextGenerator
@@ -55,6 +55,7 @@ class ModelLedger:
         dtype: Of weights and activations.
         memory: How long each component is held.
         adapters: Of the transformer.
+        audio_only: Whether the transformer is its audio stream alone.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ModelLedger:
         self.dtype = device.torch_dtype
         self.memory = memory or MemorySpec()
         self.adapters = self.files.adapters(distilled=False)
+        self.audio_only = False
         # Shared by all views.
         self._holdings: dict[tuple[str, Any], Holding[Any]] = {}
         self._fusions: dict[tuple[Adapter, ...], Fusion] = {}
@@ -106,9 +108,11 @@ class ModelLedger:
         return view
 
     @property
-    def distilled(self) -> "ModelLedger":
-        """The view with the distilled adapter too; this one where the model has none."""
-        return self.with_loras(*self.files.adapters(distilled=True))
+    def for_sound(self) -> "ModelLedger":
+        """A view whose transformer makes sound alone: video weights are not read."""
+        view = copy.copy(self)
+        view.audio_only = True
+        return view
 
     def text_encoder(self) -> AbstractContextManager[TextEncoder]:
         """Language model with the projection and connectors of the checkpoint."""
@@ -136,20 +140,30 @@ class ModelLedger:
 
     def transformer(self) -> AbstractContextManager[Transformer]:
         """The transformer with this view's adapters."""
-        network = networks.transformer(self.files)
-        fusion = self._fusion(network, self.adapters)
+        whole = networks.transformer(self.files)
+        fusion = self._fusion(whole, self.adapters)
+        exchanged = self.memory.transformer == "exchange"
+        # The one transformer of all views makes sound as well.
+        part = self.audio_only and not exchanged
+        network = networks.audio_transformer(self.files) if part else whole
 
         def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
-            shared = self._shared_weights(network, fusion)
+            shared = self._shared_weights(whole, fusion)
             own = network.weights(
                 device, self.dtype, fusion=fusion, wanted=lambda n: wanted(n) and n not in shared
             )
-            return own | {name: tensor for name, tensor in shared.items() if wanted(name)}
+            found = {n: t for n, t in shared.items() if network.has(n) and wanted(n)}
+            return own | found
 
         source = Source(network.outline, weights, lambda model: model.transformer_blocks)
-        if self.memory.transformer == "exchange":
+        if exchanged:
             return self._exchanged(network, source, fusion)
-        return self._lent("transformer", source, _effective(self.adapters))
+        return self._lent("transformer", source, self._variant)
+
+    def audio_encoder(self) -> AbstractContextManager[AudioEncoder]:
+        """Mel spectrograms to latents; held like the video encoder."""
+        source = self._source(networks.audio_encoder(self.files))
+        return self._lent("video_encoder", source, "audio")
 
     def video_encoder(self) -> AbstractContextManager[VideoEncoder]:
         """Pixels to latents."""
@@ -176,6 +190,10 @@ class ModelLedger:
         """Statistics of the video latents; held like the upsampler, which needs them."""
         source = self._source(networks.video_statistics(self.files))
         return self._lent("upsampler", source, "statistics")
+
+    @property
+    def _variant(self) -> tuple[tuple[Adapter, ...], bool]:
+        return _effective(self.adapters), self.audio_only
 
     def _source(self, network: Network[M]) -> Source[M]:
         def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
@@ -220,11 +238,11 @@ class ModelLedger:
 
     def _shared_weights(self, network: Network[Transformer], fusion: Fusion) -> dict[str, Tensor]:
         """Weights of another view's resident transformer that neither view's adapters change."""
-        for (component, adapters), holding in self._holdings.items():
-            if component != "transformer" or adapters == _effective(self.adapters):
+        for (component, variant), holding in self._holdings.items():
+            if component != "transformer" or variant == self._variant:
                 continue
             if isinstance(holding, Resident) and holding.network is not None:
-                theirs = self._fusion(network, adapters)
+                theirs = self._fusion(network, variant[0])
                 changed = fusion.contributions.keys() | theirs.contributions.keys()
                 state = holding.network.state_dict()
                 # A new scale comes with a changed weight.

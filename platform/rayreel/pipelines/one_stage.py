@@ -2,15 +2,25 @@
 
 from collections.abc import Sequence
 
-from rayreel.pipelines.base import Pipeline
-from rayreel.pipelines.phases import EncodedRequest, Phase, denoise, run_sigmas
+from rayreel.pipelines.base import Pipeline, PipelineTraits
+from rayreel.pipelines.inputs import EncodedRequest
+from rayreel.pipelines.phases import Phase, denoise, first_sigmas
 from rayreel.types import Latents
 
 
 class OneStage(Pipeline):
     """Guided denoising at the size that was asked for."""
 
+    traits = PipelineTraits(stages=1, guided=True)
+
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """All of the denoising."""
-        phase = Phase(name="stage1", downscale=1, sigmas=run_sigmas(batch[0].request), guided=True)
-        return denoise(self.ledger, batch, phase)
+        request = batch[0].request
+        phase = Phase(
+            name="stage1",
+            downscale=1,
+            sigmas=first_sigmas(request),
+            guided=True,
+            sampler=request.sampler or "euler",
+        )
+        return denoise(self.base(request), batch, phase, watch=self.watch)

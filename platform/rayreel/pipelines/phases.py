@@ -5,6 +5,7 @@ Requests of one batch agree in ``batch_key``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,42 +13,26 @@ from torch import Tensor
 from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser, VelocityModel
-from rayreel.diffusion.loop import denoise as denoising_loop
-from rayreel.diffusion.protocols import Denoiser
-from rayreel.diffusion.schedulers import (
-    STAGE_2_SIGMAS,
-    LinearQuadraticScheduler,
-    LTX2Scheduler,
-)
-from rayreel.diffusion.steppers import Euler
+from rayreel.diffusion.protocols import Denoiser, Scheduler
+from rayreel.diffusion.samplers import SAMPLERS
+from rayreel.diffusion.schedulers import SCHEDULERS, STAGE_2_SIGMAS
+from rayreel.diffusion.watch import Watch, watched
 from rayreel.models.upsampler import upsample_latents
+from rayreel.pipelines import conditions
+from rayreel.pipelines.conditions import AudioConditions, VideoConditions
+from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.states import (
     NoiseSource,
-    audio_state,
     audio_target,
+    batch_noise,
+    noisy_state,
     request_noise,
     stacked,
     unstacked,
-    video_state,
     video_target,
 )
-from rayreel.types import Latents, LatentState, TextContext
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRequest:
-    """A resolved request and its text.
-
-    Attributes:
-        request: The request, every field set.
-        context: The prompt.
-        negative: The negative prompt, where the request is guided.
-    """
-
-    request: RenderRequest
-    context: TextContext
-    negative: TextContext | None
+from rayreel.types import Latents, TextContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,36 +44,53 @@ class Phase:
         downscale: Divisor of the request's width and height.
         sigmas: Noise levels ``(steps + 1,)``; the first one is how much of the start is noised.
         guided: Whether the request's guidance applies.
+        sampler: Name of the sampler that takes the steps.
+        video: What the picture is conditioned on.
+        audio: What the sound is conditioned on.
     """
 
     name: str
     downscale: int
     sigmas: Tensor
     guided: bool
-
-
-STAGE_2 = Phase(name="stage2", downscale=1, sigmas=torch.tensor(STAGE_2_SIGMAS), guided=False)
-"""Refinement of upsampled latents: a few unguided steps at full size."""
+    sampler: str = "euler"
+    video: VideoConditions = conditions.pinned
+    audio: AudioConditions = conditions.continued_sound
 
 
 def batch_key(request: RenderRequest) -> tuple[object, ...]:
     """What requests must agree in to be denoised in one batch."""
-    appended = sum(image.frame > 0 for image in request.images)
     return (
         request.pipeline,
-        (request.num_frames, request.height, request.width),
+        (request.num_frames, request.height, request.width) if request.video else None,
         request.duration_s if request.audio else None,
-        (request.steps, request.scheduler),
+        (request.steps, request.scheduler, request.sampler),
+        (request.sigmas, request.stage2_sigmas),
         (request.video_guidance, request.audio_guidance),
-        appended,
+        request.loras,
+        # How many tokens are appended; for videos that shows only when they are read.
+        sum(image.frame > 0 or request.pipeline == "keyframes" for image in request.images),
+        (request.references, request.retake),
     )
 
 
-def run_sigmas(request: RenderRequest) -> Tensor:
-    """Noise levels of the guided stage: the request's scheduler over its steps."""
+def first_sigmas(request: RenderRequest, scheduler: Scheduler | None = None) -> Tensor:
+    """Noise levels of a guided stage: the request's own, or its scheduler's over its steps.
+
+    Args:
+        request: Resolved.
+        scheduler: In place of the request's.
+    """
+    if request.sigmas is not None:
+        return torch.tensor(request.sigmas)
     assert request.steps is not None, "guided requests are resolved"
-    scheduler = LTX2Scheduler() if request.scheduler == "ltx2" else LinearQuadraticScheduler()
-    return scheduler.sigmas(request.steps)
+    return (scheduler or SCHEDULERS[request.scheduler]()).sigmas(request.steps)
+
+
+def second_stage(request: RenderRequest) -> Phase:
+    """Refinement of upsampled latents: a few unguided steps at full size."""
+    sigmas = torch.tensor(request.stage2_sigmas or STAGE_2_SIGMAS)
+    return Phase(name="stage2", downscale=1, sigmas=sigmas, guided=False)
 
 
 @torch.inference_mode()
@@ -125,44 +127,77 @@ def denoise(
     batch: Sequence[EncodedRequest],
     phase: Phase,
     start: Sequence[Latents] | None = None,
+    *,
     noise: NoiseSource = request_noise,
+    watch: Watch | None = None,
 ) -> list[Latents]:
     """Denoise a batch of requests.
 
     Args:
-        ledger: For the transformer, with the adapters of this phase, and for the video encoder,
-            where requests are conditioned on images.
+        ledger: For the transformer, with the adapters of this phase, and for the encoders of what
+            requests are conditioned on.
         batch: Requests of one ``batch_key``.
         phase: What to run.
-        start: One clip per request to refine; ``None`` starts from noise.
+        start: One clip per request to refine, or to keep parts of; ``None`` starts from noise.
         noise: Noise of a request for a purpose such as ``video/stage1``.
+        watch: Told of each step, and asked before it whether to go on.
 
     Returns:
         One clip per request, unbatched, on the ledger's device.
+
+    Raises:
+        MediaError: If a file of a request cannot be read.
+        Cancelled: If the watch says so.
     """
     requests = [encoded.request for encoded in batch]
     begin = start or [Latents(video=None, audio=None)] * len(requests)
-    pairs = list(zip(requests, begin, strict=True))
     scale = float(phase.sigmas[0])
-    picture, sound = video_target(ledger, requests[0], phase.downscale), None
-    video: LatentState | None = stacked(
-        [
-            video_state(ledger, r, picture, s.video, noise(r, f"video/{phase.name}"), scale)
-            for r, s in pairs
-        ]
-    )
-    audio: LatentState | None = None
-    if requests[0].audio:
-        sound = audio_target(ledger, requests[0])
-        audio = stacked(
+    picture = video_target(ledger, requests[0], phase.downscale) if requests[0].video else None
+    sound = audio_target(ledger, requests[0]) if requests[0].audio else None
+    video = (
+        None
+        if picture is None
+        else stacked(
             [
-                audio_state(ledger, sound, s.audio, noise(r, f"audio/{phase.name}"), scale)
-                for r, s in pairs
+                noisy_state(
+                    ledger,
+                    picture,
+                    latents.video,
+                    phase.video(ledger, encoded, picture),
+                    noise=noise(encoded.request, f"video/{phase.name}"),
+                    noise_scale=scale,
+                )
+                for encoded, latents in zip(batch, begin, strict=True)
             ]
         )
+    )
+    audio = (
+        None
+        if sound is None
+        else stacked(
+            [
+                noisy_state(
+                    ledger,
+                    sound,
+                    latents.audio,
+                    phase.audio(ledger, encoded, sound),
+                    noise=noise(encoded.request, f"audio/{phase.name}"),
+                    noise_scale=scale,
+                )
+                for encoded, latents in zip(batch, begin, strict=True)
+            ]
+        )
+    )
+    sampler = SAMPLERS[phase.sampler]()
+    later = partial(batch_noise, requests, standardised=sampler.standardised_noise)
+    loop = sampler.loop((later(f"video/{phase.name}/steps"), later(f"audio/{phase.name}/steps")))
     with ledger.transformer() as transformer:
-        denoiser = _denoiser(ledger, transformer, batch, guided=phase.guided)
-        video, audio = denoising_loop(phase.sigmas, (video, audio), denoiser, (Euler(), Euler()))
+        denoiser = _denoiser(
+            ledger, transformer, batch, guided=phase.guided, force_uncond=sampler.needs_uncond
+        )
+        if watch:
+            denoiser = watched(denoiser, watch, phase.name, len(phase.sigmas) - 1)
+        video, audio = loop(phase.sigmas, (video, audio), denoiser)
     return [
         Latents(video=one_video, audio=one_audio)
         for one_video, one_audio in zip(
@@ -189,6 +224,7 @@ def _denoiser(
     batch: Sequence[EncodedRequest],
     *,
     guided: bool,
+    force_uncond: bool,
 ) -> Denoiser:
     positive = _joined(ledger, [encoded.context for encoded in batch])
     if not guided:
@@ -200,6 +236,7 @@ def _denoiser(
         negative=_joined(ledger, [e.negative for e in batch if e.negative is not None]),
         video_guidance=request.video_guidance or Guidance(),
         audio_guidance=request.audio_guidance or Guidance(),
+        force_uncond=force_uncond,
     )
 
 

@@ -1,39 +1,51 @@
-"""What a request leaves open, filled in from the checkpoint's generation."""
+"""What a request leaves open, filled in from its pipeline and the checkpoint's generation."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.config.presets import default_guidance
+from rayreel.config.conditions import Chain
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT, RenderRequest
 from rayreel.config.sampling import Guidance
+from rayreel.pipelines.chunks import resolved_chain
+
+if TYPE_CHECKING:
+    from rayreel.pipelines.base import Pipeline
 
 
-def resolve(request: RenderRequest, files: ModelFiles) -> RenderRequest:
+def resolve(request: RenderRequest, files: ModelFiles, kind: "type[Pipeline]") -> RenderRequest:
     """Fill in what a request leaves to the checkpoint's generation, and drop what plays no part.
 
     Args:
         request: A request without faults.
         files: The model that will render it.
+        kind: The pipeline that it goes to.
 
     Returns:
         The request with every field set but, perhaps, the seed. Two requests that make the same
         clip are equal afterwards.
     """
-    defaults = files.defaults
-    video, audio = default_guidance(defaults.stg_block)
-    guided = request.traits.guided
+    guided = kind.guided(request)
+    defaults = kind.defaults(files)
+    crf = files.defaults.image_crf
+    stepped = guided and request.sigmas is None
+    request = request.model_copy(update={"video": kind.traits.makes_video})
     values: dict[str, Any] = {
-        "steps": (request.steps or defaults.steps) if guided else None,
-        "scheduler": request.scheduler if guided else "ltx2",
+        "steps": (request.steps or defaults.steps) if stepped else None,
+        "scheduler": request.scheduler if stepped else "ltx2",
+        "sampler": request.sampler or kind.sampler(files),
+        "stage2_sigmas": request.stage2_sigmas if kind.traits.stages > 1 else None,
         "negative_prompt": None,
-        "video_guidance": _over(request.video_guidance, video) if guided else None,
+        "video_guidance": (
+            _over(request.video_guidance, defaults.video) if guided and request.video else None
+        ),
         "audio_guidance": (
-            _over(request.audio_guidance, audio) if guided and request.audio else None
+            _over(request.audio_guidance, defaults.audio) if guided and request.audio else None
         ),
         "images": tuple(
-            image if image.crf is not None else image.model_copy(update={"crf": defaults.image_crf})
+            image if image.crf is not None else image.model_copy(update={"crf": crf})
             for image in request.images
         ),
+        "chain": resolved_chain(request, files) if "chain" in kind.traits.takes else Chain(),
     }
     if guided:
         negative = request.negative_prompt
@@ -44,4 +56,4 @@ def resolve(request: RenderRequest, files: ModelFiles) -> RenderRequest:
 def _over(choice: Guidance | None, default: Guidance) -> Guidance:
     """The fields that a row sets, over the generation's."""
     said = choice.model_dump(exclude_unset=True) if choice else {}
-    return default.model_copy(update=said)
+    return Guidance.model_validate({**default.model_dump(), **said})

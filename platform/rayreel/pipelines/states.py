@@ -6,21 +6,20 @@ the same clip in every batch, up to the rounding of larger matrix products.
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from typing import TypeVar
 
-import fsspec
 import torch
 from torch import Tensor
 
-from rayreel.conditioning.keyframes import Keyframe
-from rayreel.conditioning.replacement import LatentReplacement
-from rayreel.config.request import ImageCondition, RenderRequest
+from rayreel.conditioning.base import ConditioningItem
+from rayreel.config.request import RenderRequest
 from rayreel.diffusion.noisers import GaussianNoise, add_noise
 from rayreel.diffusion.protocols import Noise
 from rayreel.diffusion.states import AudioTarget, Target, VideoTarget, clear_conditioning
-from rayreel.errors import MediaError
-from rayreel.media.image import fit, load_image, recompress, to_model_input
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import AudioLatentShape, LatentState, VideoLatentShape, seeded_generator
+
+T = TypeVar("T", VideoTarget, AudioTarget)
 
 NoiseSource = Callable[[RenderRequest, str], Noise]
 """Noise of a request for a purpose such as ``video/stage1``."""
@@ -28,8 +27,14 @@ NoiseSource = Callable[[RenderRequest, str], Noise]
 
 def request_noise(request: RenderRequest, purpose: str) -> Noise:
     """Noise of one request for one purpose: the same on every device and in every batch."""
-    assert request.seed is not None, "requests are resolved"
-    return GaussianNoise([seeded_generator(request.seed, purpose)])
+    return GaussianNoise([_generator(request, purpose)])
+
+
+def batch_noise(
+    requests: Sequence[RenderRequest], purpose: str, *, standardised: bool
+) -> GaussianNoise:
+    """Noise that a sampler draws for a batch: each request's as if it were alone."""
+    return GaussianNoise([_generator(r, purpose) for r in requests], standardised=standardised)
 
 
 def video_target(ledger: ModelLedger, request: RenderRequest, downscale: int) -> VideoTarget:
@@ -62,39 +67,34 @@ def audio_target(ledger: ModelLedger, request: RenderRequest) -> AudioTarget:
     )
 
 
-def video_state(
+def noisy_state(
     ledger: ModelLedger,
-    request: RenderRequest,
-    target: VideoTarget,
+    target: T,
     start: Tensor | None,
+    items: Sequence[ConditioningItem[T]],
+    *,
     noise: Noise,
     noise_scale: float,
 ) -> LatentState:
-    """The picture of one request before its first step.
+    """One stream of one request before its first step.
 
     Args:
-        ledger: For the video encoder, where the request has images.
-        request: The request.
+        ledger: Says where it computes.
         target: What is generated.
-        start: Latent ``(C, F, H, W)`` to refine; ``None`` for zeros.
+        start: Unbatched latent to refine, or to keep parts of; ``None`` for zeros.
+        items: What it is conditioned on, applied in order.
         noise: Drawn for the target, then for appended tokens.
         noise_scale: Noise level of the first step.
     """
-    state = _initial_state(ledger, target, start)
-    for image in request.images:
-        state = _condition(ledger, image, target).apply(state, target)
-    return _noised(state, target, noise, noise_scale)
-
-
-def audio_state(
-    ledger: ModelLedger,
-    target: AudioTarget,
-    start: Tensor | None,
-    noise: Noise,
-    noise_scale: float,
-) -> LatentState:
-    """The sound of one request before its first step; arguments as for ``video_state``."""
-    return _noised(_initial_state(ledger, target, start), target, noise, noise_scale)
+    latent = torch.zeros(target.shape.to_tuple()) if start is None else start[None]
+    state = target.initial_state(latent.to(ledger.device, ledger.dtype))
+    for item in items:
+        state = item.apply(state, target)
+    # The target's noise is drawn first: conditioning does not change it.
+    drawn = [noise(state.latent[:, : target.tokens])]
+    if state.latent.shape[1] > target.tokens:
+        drawn.append(noise(state.latent[:, target.tokens :]))
+    return add_noise(state, torch.cat(drawn, dim=1), noise_scale)
 
 
 def stacked(states: Sequence[LatentState]) -> LatentState:
@@ -117,36 +117,6 @@ def unstacked(
     return target.unpatchify(clear_conditioning(state, target).latent).unbind()
 
 
-def _initial_state(ledger: ModelLedger, target: Target, start: Tensor | None) -> LatentState:
-    latent = torch.zeros(target.shape.to_tuple()) if start is None else start[None]
-    return target.initial_state(latent.to(ledger.device, ledger.dtype))
-
-
-def _condition(
-    ledger: ModelLedger, image: ImageCondition, target: VideoTarget
-) -> LatentReplacement | Keyframe:
-    """An image at the first frame replaces it; at any other one it is appended as a keyframe."""
-    factors, shape = ledger.files.factors, target.shape
-    try:
-        with fsspec.open(image.path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise MediaError(f"cannot read image {image.path}: {error}") from error
-    try:
-        pixels = recompress(load_image(data), image.crf or 0)
-    except MediaError as error:
-        raise MediaError(f"image {image.path}: {error}") from error
-    frame = to_model_input(fit(pixels, shape.height * factors.height, shape.width * factors.width))
-    with ledger.video_encoder() as encoder:
-        latent = encoder(frame.to(ledger.device, ledger.dtype))
-    if image.frame == 0:
-        return LatentReplacement(latent=latent, strength=image.strength)
-    return Keyframe(latent=latent, frame_index=image.frame, strength=image.strength)
-
-
-def _noised(state: LatentState, target: Target, noise: Noise, noise_scale: float) -> LatentState:
-    # The target's noise is drawn first: conditioning does not change it.
-    drawn = [noise(state.latent[:, : target.tokens])]
-    if state.latent.shape[1] > target.tokens:
-        drawn.append(noise(state.latent[:, target.tokens :]))
-    return add_noise(state, torch.cat(drawn, dim=1), noise_scale)
+def _generator(request: RenderRequest, purpose: str) -> torch.Generator:
+    assert request.seed is not None, "requests are resolved"
+    return seeded_generator(request.seed, purpose)

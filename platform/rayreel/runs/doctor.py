@@ -16,9 +16,12 @@ from rayreel.checkpoints.reader import WeightFile
 from rayreel.checkpoints.recognise import find_model
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import AdapterSpec, ModelSetup, ModelSpec, StageName
-from rayreel.config.request import PIPELINES, RenderRequest
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelSetup, ModelSpec, StageName
+from rayreel.config.request import RenderRequest
 from rayreel.errors import CheckpointError, SpecError
+from rayreel.pipelines import PIPELINE_CLASSES, pipeline_of
+from rayreel.pipelines.choice import GENERAL
 from rayreel.pipelines.devices import choose_device, free_memory
 from rayreel.pipelines.resolve import resolve
 from rayreel.runs.needs import FUSED, PRECISIONS, Need, Precision, stage_needs
@@ -167,8 +170,11 @@ def _told(field_name: str, path: str) -> str:
 
 def _pipeline_faults(setup: ModelSetup, spec: ModelSpec) -> Iterator[str]:
     """What the pipeline that rows take by default lacks."""
-    pipeline = setup.defaults.pipeline
-    for need in PIPELINES[pipeline].needs:
+    pipeline = setup.defaults.pipeline or GENERAL
+    if pipeline not in PIPELINE_CLASSES:
+        yield f"defaults.pipeline {pipeline!r} is unknown; known: {', '.join(PIPELINE_CLASSES)}"
+        return
+    for need in PIPELINE_CLASSES[pipeline].traits.needs:
         if getattr(spec, need) is None:
             yield (
                 f"{need}: missing; pipeline {pipeline}, which rows take by default, needs it: "
@@ -181,7 +187,8 @@ def _measure(setup: ModelSetup, files: ModelFiles, found: Diagnosis) -> None:
     fields = setup.defaults.model_dump(exclude_unset=True)
     audio = files.transformer.has_audio and setup.defaults.audio
     request = RenderRequest.model_validate({"prompt": "any", **fields, "audio": audio})
-    request = resolve(request, files)
+    request = request.model_copy(update={"pipeline": request.pipeline or GENERAL})
+    request = resolve(request, files, pipeline_of(request))
     tables = {p.name: stage_needs(setup, files, request, p) for p in PRECISIONS}
     stages = list(tables[PRECISIONS[0].name])
     widths = [max(map(len, stages)), *([22] * len(tables))]

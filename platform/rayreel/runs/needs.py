@@ -21,6 +21,7 @@ from rayreel.models.memory import (
 from rayreel.models.text.tokenizer import PROMPT_TOKENS
 from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.video_vae.fitting import tiled_decode_bytes
+from rayreel.pipelines import pipeline_of
 from rayreel.types import AudioLatentShape, VideoLatentShape
 
 Header = Mapping[str, tuple[tuple[int, ...], str]]
@@ -95,7 +96,7 @@ def stage_needs(
     """
     sizes = _Sizes(setup, files, request, precision)
     stages: dict[str, list[_Part]] = {"text": sizes.text(), "stage1": sizes.stage1()}
-    if request.traits.stages > 1:
+    if pipeline_of(request).traits.stages > 1:
         stages["stage2"] = sizes.stage2()
     stages["decode"] = sizes.decode()
     if setup.placement == "fused":
@@ -173,8 +174,8 @@ class _Sizes:
 
     def stage1(self) -> list[_Part]:
         """The transformer; and the video encoder, where images are pinned."""
-        guided = self.request.traits.guided
-        scale = self.request.traits.stages
+        kind = pipeline_of(self.request)
+        guided, scale = kind.guided(self.request), kind.traits.stages
         return [self._transformer(scale, _PASSES if guided else 1, "stage1"), *self._encoder()]
 
     def stage2(self) -> list[_Part]:
@@ -223,7 +224,7 @@ class _Sizes:
             per_token=False,
         )
         # A set of adapters makes a transformer of its own, unless one takes them in turn.
-        distilled = stage == "stage2" or not self.request.traits.guided
+        distilled = stage == "stage2" or not pipeline_of(self.request).guided(self.request)
         own = (
             distilled and self.files.distilled_lora and self.setup.memory.transformer != "exchange"
         )

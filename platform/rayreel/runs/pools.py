@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rayreel.cluster.connect import Capacity
 from rayreel.cluster.data import Pool
 from rayreel.config.jobs import RenderSpec, StageName, StageSpec
+from rayreel.pipelines import pipeline_of
 from rayreel.pipelines.devices import Device, choose_device
 from rayreel.stages.base import RenderItem, Stage
 from rayreel.stages.decode import DecodeStage
@@ -27,7 +28,7 @@ def choose_devices(
         SpecError: If the spec names a device that is not there.
     """
     names: list[StageName] = ["text", "stage1"]
-    if any(item.request.traits.stages > 1 for item in items):
+    if any(pipeline_of(item.request).traits.stages > 1 for item in items):
         names.append("stage2")
     names.append("decode")
     return {name: choose_device(spec.stage(name), cluster_gpus=free.gpus) for name in names}
@@ -72,12 +73,13 @@ def _share(choices: Sequence[StageSpec], free: Capacity) -> float:
 
 
 def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage:
+    store = spec.store or spec.output
     match name:
         case "text":
-            return TextStage(spec.model, device, spec.memory)
+            return TextStage(spec.model, device, spec.memory, store)
         case "stage1":
-            return GenerateStage(spec.model, device, spec.memory)
+            return GenerateStage(spec.model, device, spec.memory, spec.output, store)
         case "stage2":
             return RefineStage(spec.model, device, spec.memory)
         case "decode":
-            return DecodeStage(spec.model, device, spec.memory, spec.output)
+            return DecodeStage(spec.model, device, spec.memory, spec.output, spec.keep_latents)

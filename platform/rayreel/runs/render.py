@@ -151,7 +151,7 @@ def _open(output: str) -> tuple[Storage, dict[str, LedgerEntry]]:
 def unfinished(rows: Sequence[PlannedRow], finished: dict[str, LedgerEntry]) -> list[RenderItem]:
     """Items without a line in the ledger, each once; like ones side by side to share batches."""
     items = {
-        row.item_id: RenderItem(item_id=row.item_id, request=row.request)
+        row.item_id: RenderItem(item_id=row.item_id, request=row.request, notes=row.notes)
         for row in rows
         if row.item_id not in finished
     }

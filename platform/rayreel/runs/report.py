@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rayreel.data.ledger import LedgerEntry
 from rayreel.data.storage import Storage
+from rayreel.pipelines.chunks import is_chained
 from rayreel.runs.requests import PlannedRow
 
 _SCHEMA = pa.schema(
@@ -22,11 +24,15 @@ _SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("num_bytes", pa.int64()),
         ("prompt", pa.string()),
+        ("written_prompts", pa.list_(pa.string())),
         ("pipeline", pa.string()),
+        ("pipeline_reason", pa.string()),
+        ("notes", pa.list_(pa.string())),
         ("width", pa.int64()),
         ("height", pa.int64()),
         ("num_frames", pa.int64()),
         ("fps", pa.float64()),
+        ("video", pa.bool_()),
         ("audio", pa.bool_()),
         ("seed", pa.int64()),
         ("attempt", pa.int64()),
@@ -86,12 +92,33 @@ def _record(row: PlannedRow, entry: LedgerEntry) -> dict[str, Any]:
         "error_stage": error and error.stage,
         "error": error and error.error,
         "error_message": error and error.message,
+        "written_prompts": list(entry.prompts),
+        "pipeline_reason": row.reason,
+        "notes": list(entry.notes),
         **request.model_dump(
             include={
-                "prompt", "pipeline", "width", "height", "num_frames", "fps", "audio", "seed"
+                *("prompt", "pipeline", "width", "height", "num_frames", "fps"),
+                *("video", "audio", "seed"),
             }
         ),
     }  # fmt: skip
+
+
+_KINDS = {".mp4": "video", ".png": "image", ".wav": "sound", ".m4a": "sound"}
+
+
+def _conditions(row: PlannedRow) -> str:
+    """What the clip was made from beside its prompt, in words."""
+    request = row.request
+    said = {
+        "image-conditioned": request.images,
+        "reference video": request.references,
+        "soundtrack": request.soundtrack,
+        "retake": request.retake,
+        "extension": request.extend,
+        "in chunks": is_chained(request),
+    }
+    return ", ".join(name for name, there in said.items() if there)
 
 
 def _clips(rows: Sequence[PlannedRow], entries: Mapping[str, LedgerEntry]) -> list[dict[str, Any]]:
@@ -108,6 +135,11 @@ def _clips(rows: Sequence[PlannedRow], entries: Mapping[str, LedgerEntry]) -> li
                 **row.request.model_dump(),
                 "names": [],
                 "path": entry.output,
+                "kind": _KINDS[PurePosixPath(str(entry.output)).suffix],
+                "conditions": _conditions(row),
+                "reason": row.reason,
+                "written": entry.prompts,
+                "notes": entry.notes,
                 "timings": ", ".join(timings),
             },
         )

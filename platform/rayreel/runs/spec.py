@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rayreel.checkpoints.recognise import model_in
-from rayreel.config.jobs import AdapterSpec, ModelSetup, ModelSpec, RenderSpec
+from rayreel.config.conditions import AdapterSpec
+from rayreel.config.jobs import ModelFile, ModelSetup, ModelSpec, RenderSpec
 from rayreel.config.load import parse, read_mapping
-from rayreel.config.request import ModelFile
 from rayreel.data.manifest import SUFFIXES
 from rayreel.errors import SpecError
 
 _YAML = {".yaml", ".yml"}
 _JOB_FIELDS = RenderSpec.model_fields.keys() - ModelSetup.model_fields.keys()
-_NO_PATHS = {"loras", "distilled_lora", "quantization"}
+_NO_PATHS = {"loras", "distilled_lora", "quantization", "image_model"}
 _PATHS = ("checkpoint", *(field for field in get_args(ModelFile) if field not in _NO_PATHS))
 
 
@@ -53,6 +53,7 @@ def read_render_spec(
     changes: dict[str, Any] = {
         "prompts": _absolute(spec.prompts, base),
         "output": _absolute(output or spec.output, Path()),
+        "store": spec.store and _absolute(spec.store, Path()),
         "model": _located(spec.model, base),
     }
     return spec.model_copy(update=changes)
@@ -124,6 +125,9 @@ def _located(model: Any, base: Path) -> Any:  # noqa: ANN401 - a literal or a sp
     def adapter(spec: AdapterSpec) -> AdapterSpec:
         return spec.model_copy(update={"path": _absolute(spec.path, base)})
 
+    image = model.image_model
+    if image:
+        image = image.model_copy(update={"folder": _absolute(image.folder, base)})
     paths = {field: _absolute(path, base) for field in _PATHS if (path := getattr(model, field))}
     return model.model_copy(
         update={
@@ -131,6 +135,7 @@ def _located(model: Any, base: Path) -> Any:  # noqa: ANN401 - a literal or a sp
             "folder": None,
             "distilled_lora": model.distilled_lora and adapter(model.distilled_lora),
             "loras": tuple(adapter(lora) for lora in model.loras),
+            "image_model": image,
         }
     )
 

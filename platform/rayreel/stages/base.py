@@ -44,9 +44,11 @@ class RenderItem:
     Attributes:
         item_id: Identity of the request and the weights.
         request: The resolved request.
+        prompts: What it is rendered from, where prompts were written for it: one for each chunk.
+        notes: What happened otherwise than asked.
         context: The prompt, encoded.
         negative: The negative prompt, encoded, where the request is guided.
-        latents: The clip before decoding.
+        latents: The clip before decoding; chunks of a long one lie in the run directory instead.
         output: The written clip.
         attempt: Which try of the item this is, from 1.
         seconds: Time that each stage took for this item; a batch's time is shared evenly.
@@ -54,6 +56,8 @@ class RenderItem:
 
     item_id: str
     request: RenderRequest
+    prompts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     context: TextContext | None = None
     negative: TextContext | None = None
     latents: Latents | None = None
@@ -64,11 +68,11 @@ class RenderItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipFile:
-    """A clip in the run directory.
+    """A clip, a sound or an image in the run directory.
 
     Attributes:
         path: Where it lies, from the run directory.
-        sha256: Hash of the decoded frames, before they were compressed.
+        sha256: Hash of the decoded frames, or of sound alone, before they were compressed.
         num_bytes: Size of the file.
     """
 

@@ -1,4 +1,4 @@
-"""Latents to a clip in the run directory, and its line in the ledger."""
+"""Latents to a clip, a sound or an image in the run directory, and its line in the ledger."""
 
 import hashlib
 import time
@@ -6,18 +6,27 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
+from rayreel.media.image import write_image
 from rayreel.media.mux import write_clip
-from rayreel.pipelines.decoding import decode
+from rayreel.media.sound import write_sound
+from rayreel.pipelines import pipeline_of
+from rayreel.pipelines.chain import FinishedChunk
+from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.stages.base import ClipFile, RenderItem, Result, in_groups
+from rayreel.stages.chunks import StoredChunks
+from rayreel.types import ClipStream, Latents
 
 
 @dataclass
@@ -29,12 +38,14 @@ class DecodeStage:
         device: Where to compute.
         memory: How long networks are held.
         output: The run directory.
+        keep_latents: Whether latents are kept beside the clips.
     """
 
     model: Literal["tiny"] | ModelSpec
     device: Device
     memory: MemorySpec
     output: str
+    keep_latents: bool = False
     name: str = field(default="decode", init=False)
     _models: ModelLedger = field(init=False, repr=False)
     _storage: Storage = field(init=False, repr=False)
@@ -53,15 +64,15 @@ class DecodeStage:
 
     def _write(self, items: list[RenderItem]) -> list[RenderItem]:
         (item,) = items
-        assert item.latents is not None, "items come from a denoising stage"
         start = time.perf_counter()
         digest = hashlib.sha256()
-        clip = decode(self._models, item.request, item.latents)
-        path = f"videos/{item.item_id}.mp4"
+        path = output_name(item.item_id, item.request)
+        chunks = StoredChunks(self._storage, self._ledger, item.item_id, item.attempt)
         with self._storage.local_staging(path) as staged:
-            hashed = replace(clip, frames=_hashed(clip.frames, digest))
-            write_clip(staged, hashed, crf=item.request.crf)
+            _write_file(staged, item.request, self._decoded(item, chunks), digest)
             num_bytes = staged.stat().st_size
+        if self.keep_latents and item.latents is not None:
+            chunks.save(0, _whole(item, item.latents))
         output = ClipFile(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes)
         # The clip is in place: from here on a rerun skips the item, whatever dies.
         self._ledger.append(
@@ -74,11 +85,51 @@ class DecodeStage:
                 sha256=output.sha256,
                 num_bytes=output.num_bytes,
                 seed=item.request.seed,
+                prompts=item.prompts,
+                notes=item.notes,
                 worker=worker_name(),
                 finished_at=datetime.now(UTC),
             )
         )
         return [replace(item, output=output, latents=None, context=None, negative=None)]
+
+    def _decoded(self, item: RenderItem, chunks: StoredChunks) -> ClipStream:
+        pipeline = pipeline_of(item.request)(self._models)
+        if is_chained(item.request):
+            return join_chunks(pipeline, item.request, chunks)
+        return pipeline.decode(item.request, item.latents or Latents(video=None, audio=None))
+
+
+def output_name(item_id: str, request: RenderRequest) -> str:
+    """Name of the file that a request becomes in a run directory."""
+    if not request.video:
+        return f"sounds/{item_id}.{request.audio_format}"
+    still = request.num_frames == 1 and request.extend is None
+    return f"images/{item_id}.png" if still else f"videos/{item_id}.mp4"
+
+
+def _write_file(
+    path: Path, request: RenderRequest, clip: ClipStream, digest: "hashlib._Hash"
+) -> None:
+    if not request.video:
+        sound = clip.collect().audio
+        assert sound is not None, "a clip without a picture has sound"
+        digest.update(sound.waveform.contiguous().numpy().data)
+        write_sound(path, sound, format=request.audio_format)
+        return
+    hashed = replace(clip, frames=_hashed(clip.frames, digest))
+    if clip.num_frames == 1:
+        write_image(path, hashed.collect().frames[0])
+    else:
+        write_clip(path, hashed, crf=request.crf)
+
+
+def _whole(item: RenderItem, latents: Latents) -> FinishedChunk:
+    return FinishedChunk(
+        latents=latents,
+        prompt=item.prompts[0] if item.prompts else item.request.prompt,
+        reaches=("start", "end"),
+    )
 
 
 def _hashed(

@@ -1,16 +1,26 @@
 """Text embeddings to latents, and latents to finer ones."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rayreel.config.jobs import MemorySpec, ModelSpec
-from rayreel.pipelines import PIPELINE_CLASSES, Pipeline
+from rayreel.data.ledger import Ledger
+from rayreel.data.storage import Storage
+from rayreel.data.store import RecordStore
+from rayreel.diffusion.watch import Watch
+from rayreel.pipelines import Pipeline, pipeline_of
+from rayreel.pipelines.chain import on_cpu, render_chain
+from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
-from rayreel.pipelines.phases import EncodedRequest, batch_key
+from rayreel.pipelines.phases import batch_key
 from rayreel.stages.base import RenderItem, Result, in_groups
-from rayreel.types import Latents
+from rayreel.stages.chunks import StoredChunks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,23 +42,52 @@ class _DenoisingStage:
         """Open the weight files; a batch loads the networks that its pipeline asks for first."""
         self._ledger = ledger_for(self.model, self.device, self.memory)
 
-    def _pipeline(self, items: list[RenderItem]) -> Pipeline:
-        return PIPELINE_CLASSES[items[0].request.pipeline](self._ledger)
+    def _pipeline(self, items: Sequence[RenderItem]) -> Pipeline:
+        return pipeline_of(items[0].request)(self._ledger, Watch(on_step=_log_step))
 
 
 @dataclass
 class GenerateStage(_DenoisingStage):
-    """First denoising stage of every pipeline."""
+    """First denoising stage of every pipeline; and all of a long clip, chunk after chunk.
 
+    Attributes:
+        output: The run directory.
+        store: Where written prompts are kept.
+    """
+
+    output: str
+    store: str
     name: str = field(default="stage1", init=False)
+    _chunks: Ledger = field(init=False, repr=False)
+    _prompts: RecordStore = field(init=False, repr=False)
+
+    def setup(self) -> None:
+        """Open the weight files and the run directory."""
+        super().setup()
+        self._chunks = Ledger(Storage(self.output))
+        self._prompts = RecordStore(Storage(self.store))
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Fill in ``latents``."""
-        return in_groups(self.name, batch, lambda item: batch_key(item.request), self._generate)
+        return in_groups(self.name, batch, _group, self._generate)
 
     def _generate(self, items: list[RenderItem]) -> list[RenderItem]:
+        if is_chained(items[0].request):
+            return [self._chain(item) for item in items]
+        if _makes_no_latents(items[0]):
+            return items
         latents = self._pipeline(items).generate(_encoded(items))
-        return [replace(i, latents=_on_cpu(one)) for i, one in zip(items, latents, strict=True)]
+        return [replace(i, latents=on_cpu(one)) for i, one in zip(items, latents, strict=True)]
+
+    def _chain(self, item: RenderItem) -> RenderItem:
+        store = StoredChunks(Storage(self.output), self._chunks, item.item_id, item.attempt)
+        prompts, notes = [], list(item.notes)
+        for chunk in render_chain(self._pipeline([item]), item.request, store, self._prompts):
+            prompts.append(chunk.prompt)
+            if chunk.note and chunk.note not in notes:
+                notes.append(chunk.note)
+        written = tuple(prompts) if item.request.enhance else ()
+        return replace(item, prompts=written, notes=tuple(notes))
 
 
 @dataclass
@@ -59,15 +98,30 @@ class RefineStage(_DenoisingStage):
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Replace ``latents`` by finer ones, and drop the text, which nothing reads any more."""
-        return in_groups(self.name, batch, lambda item: batch_key(item.request), self._refine)
+        return in_groups(self.name, batch, _group, self._refine)
 
     def _refine(self, items: list[RenderItem]) -> list[RenderItem]:
+        if items[0].latents is None:
+            return items
         latents = [item.latents for item in items if item.latents is not None]
         refined = self._pipeline(items).refine(_encoded(items), latents)
         return [
-            replace(item, latents=_on_cpu(one), context=None, negative=None)
+            replace(item, latents=on_cpu(one), context=None, negative=None)
             for item, one in zip(items, refined, strict=True)
         ]
+
+
+def _group(item: RenderItem) -> tuple[object, ...]:
+    """Chunks of a long clip depend on each other, so there is no one to share a batch with."""
+    return (item.item_id,) if is_chained(item.request) else batch_key(item.request)
+
+
+def _makes_no_latents(item: RenderItem) -> bool:
+    return pipeline_of(item.request).traits.stages == 0
+
+
+def _log_step(phase: str, step: int, steps: int) -> None:
+    log.debug("%s: step %d of %d", phase, step + 1, steps)
 
 
 def _encoded(items: Sequence[RenderItem]) -> list[EncodedRequest]:
@@ -76,10 +130,3 @@ def _encoded(items: Sequence[RenderItem]) -> list[EncodedRequest]:
         for item in items
         if item.context is not None
     ]
-
-
-def _on_cpu(latents: Latents) -> Latents:
-    return Latents(
-        video=None if latents.video is None else latents.video.cpu(),
-        audio=None if latents.audio is None else latents.audio.cpu(),
-    )

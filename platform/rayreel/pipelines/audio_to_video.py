@@ -1,0 +1,63 @@
+"""A picture for a given sound, which the clip keeps as it is."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.config.request import RenderRequest
+from rayreel.config.sampling import Guidance
+from rayreel.media.audio import read_soundtrack
+from rayreel.models.audio_vae import to_stereo
+from rayreel.pipelines import conditions
+from rayreel.pipelines.base import Defaults, PipelineTraits
+from rayreel.pipelines.inputs import EncodedRequest, encode_sound
+from rayreel.pipelines.phases import Phase
+from rayreel.pipelines.states import audio_target
+from rayreel.pipelines.two_stage import TwoStage
+from rayreel.types import Audio, ClipStream, Latents
+
+
+class AudioToVideo(TwoStage):
+    """The sound's latents are frozen in both stages, and only the picture is guided."""
+
+    traits = PipelineTraits(
+        stages=2,
+        guided=True,
+        needs=("upsampler", "distilled_lora"),
+        asks=("soundtrack",),
+        takes=("images",),
+    )
+
+    @classmethod
+    def defaults(cls, files: ModelFiles) -> Defaults:
+        """No guidance of a sound that does not change."""
+        return replace(super().defaults(files), audio=Guidance())
+
+    def first_phase(self, request: RenderRequest) -> Phase:
+        """Beside the frozen sound."""
+        return replace(super().first_phase(request), audio=conditions.kept)
+
+    def second_phase(self, request: RenderRequest) -> Phase:
+        """The same."""
+        return replace(super().second_phase(request), audio=conditions.kept)
+
+    def start(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
+        """The sound of each request."""
+        return [self._encoded(encoded.request) for encoded in batch]
+
+    def decode(self, request: RenderRequest, latents: Latents) -> ClipStream:
+        """The picture with the sound that it was made for."""
+        silent = super().decode(request, replace(latents, audio=None))
+        return replace(silent, audio=_sound(request))
+
+    def _encoded(self, request: RenderRequest) -> Latents:
+        frames = audio_target(self.ledger, request).tokens
+        return Latents(video=None, audio=encode_sound(self.ledger, _sound(request), frames)[0])
+
+
+def _sound(request: RenderRequest) -> Audio:
+    """The part of the file that the clip takes, in stereo."""
+    track = request.soundtrack
+    assert track is not None, "requests of this pipeline have one"
+    audio = read_soundtrack(track.path, start_s=track.start_s, duration_s=request.duration_s)
+    return replace(audio, waveform=to_stereo(audio.waveform))

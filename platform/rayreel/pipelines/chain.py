@@ -1,0 +1,201 @@
+"""Long clips, chunk after chunk: each goes on from the latents of the one before."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rayreel.checkpoints.text_generator import TextGeneratorFiles
+from rayreel.config.request import RenderRequest
+from rayreel.data.store import RecordStore
+from rayreel.media.image import load_image
+from rayreel.models.video_vae import to_rgb
+from rayreel.pipelines.chunks import (
+    Chunk,
+    ClipEnd,
+    handed_back,
+    handed_over,
+    plan_chunks,
+    source_handover,
+)
+from rayreel.pipelines.enhance import Enhanced, direct, enhance
+from rayreel.pipelines.inputs import EncodedRequest, Handover
+from rayreel.pipelines.ledger import ModelLedger
+from rayreel.pipelines.phases import encode
+from rayreel.types import Latents, TextContext
+
+# Latent frames that are decoded to see the last frame of a chunk.
+_LAST = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedChunk:
+    """A chunk that was rendered.
+
+    Attributes:
+        latents: Of the whole chunk, at full size, on the CPU.
+        prompt: What it was rendered from.
+        note: What happened to the prompt, if anything.
+        reaches: Ends of the clip that the latents reach to the frame.
+    """
+
+    latents: Latents
+    prompt: str
+    note: str | None = None
+    reaches: tuple[ClipEnd, ...] = ()
+
+
+class ChunkStore(Protocol):
+    """Keeps the chunks of one clip: a chain that died goes on after the last one that is there."""
+
+    def load(self, index: int) -> FinishedChunk | None:
+        """A chunk, or ``None`` if it is not finished."""
+
+    def save(self, index: int, chunk: FinishedChunk) -> None:
+        """Keep a chunk."""
+
+
+class MemoryStore(dict[int, FinishedChunk]):
+    """Chunks in memory, for a clip that is rendered in one go."""
+
+    def load(self, index: int) -> FinishedChunk | None:
+        """A chunk, or ``None`` if it is not finished."""
+        return self.get(index)
+
+    def save(self, index: int, chunk: FinishedChunk) -> None:
+        """Keep a chunk."""
+        self[index] = chunk
+
+
+class ChunkPipeline(Protocol):
+    """What a chain asks of the pipeline that renders its chunks."""
+
+    ledger: ModelLedger
+
+    def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
+        """From noise to latents."""
+
+    def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
+        """To finer latents."""
+
+
+def render_chain(
+    pipeline: ChunkPipeline,
+    request: RenderRequest,
+    store: ChunkStore,
+    prompts: RecordStore | None = None,
+) -> Iterator[FinishedChunk]:
+    """Render what is missing of a chained request's chunks into a store.
+
+    What is held does not grow with the number of chunks.
+
+    Args:
+        pipeline: Renders single chunks.
+        request: Resolved.
+        store: Of this clip.
+        prompts: Where written prompts are kept.
+
+    Yields:
+        Every chunk in the order of rendering, when it is in the store.
+    """
+    files = pipeline.ledger.files
+    known: dict[str, TextContext] = {}
+    handover: Handover | None = None
+    goal, last = request.prompt, None
+    for chunk, after in _neighbours(plan_chunks(request, files.factors.time)):
+        if chunk.index == 0 and request.extend:
+            handover = source_handover(pipeline.ledger, request, chunk.request)
+        done = store.load(chunk.index)
+        if done is None:
+            written = _prompt(pipeline.ledger, request, chunk, goal, last, prompts)
+            asked = chunk.request.model_copy(update={"prompt": written.prompt})
+            (encoded,) = encode(pipeline.ledger, [asked], known)
+            known = _contexts(encoded)
+            batch = [replace(encoded, handover=handover)]
+            latents = pipeline.refine(batch, pipeline.generate(batch))[0]
+            done = FinishedChunk(
+                latents=on_cpu(latents),
+                prompt=written.prompt,
+                note=written.note,
+                reaches=chunk.reaches,
+            )
+            store.save(chunk.index, done)
+        if chunk.index == 0 and request.enhance:
+            # What the first chunk was written out to is what the others must stay true to.
+            goal = done.prompt
+        yield done
+        last = done
+        if after:
+            handover = _handover(request, pipeline.ledger, done.latents, chunk, after)
+
+
+def on_cpu(latents: Latents) -> Latents:
+    """The same latents in the host's memory."""
+    return Latents(
+        video=None if latents.video is None else latents.video.cpu(),
+        audio=None if latents.audio is None else latents.audio.cpu(),
+    )
+
+
+def _neighbours(chunks: Sequence[Chunk]) -> list[tuple[Chunk, Chunk | None]]:
+    return list(zip(chunks, [*chunks[1:], None], strict=True))
+
+
+def _handover(
+    request: RenderRequest, ledger: ModelLedger, latents: Latents, chunk: Chunk, after: Chunk
+) -> Handover:
+    if request.extend and request.extend.direction == "backward":
+        return handed_back(ledger.files, latents, request.chain, after.request)
+    return handed_over(ledger.files, latents, chunk.request, request.chain, after.request)
+
+
+def _contexts(encoded: EncodedRequest) -> dict[str, TextContext]:
+    """The texts of a chunk by what they say: the next one mostly says the same."""
+    request, found = encoded.request, {encoded.request.prompt: encoded.context}
+    if request.negative_prompt is not None and encoded.negative is not None:
+        found[request.negative_prompt] = encoded.negative
+    return found
+
+
+def _prompt(
+    ledger: ModelLedger,
+    request: RenderRequest,
+    chunk: Chunk,
+    goal: str,
+    last: FinishedChunk | None,
+    prompts: RecordStore | None,
+) -> Enhanced:
+    """The prompt of a chunk: the request's, or one that is written for it."""
+    if not request.enhance:
+        return Enhanced(prompt=request.prompt)
+    seed = chunk.request.seed or 0
+    if last is None and not request.extend:
+        return enhance(ledger, goal, seed=seed, image=first_image(request), store=prompts)
+    return direct(
+        ledger,
+        goal=goal,
+        previous=last.prompt if last else goal,
+        seconds=round(chunk.keep / request.fps, 2),
+        seed=seed,
+        image=_last_frame(ledger, last),
+        store=prompts,
+    )
+
+
+def first_image(request: RenderRequest) -> Tensor | None:
+    """The image that a clip starts with, RGB ``uint8`` ``(H, W, 3)``; raises ``MediaError``."""
+    first = next((image for image in request.images if image.frame == 0), None)
+    return None if first is None else load_image(first.path)
+
+
+@torch.inference_mode()
+def _last_frame(ledger: ModelLedger, last: FinishedChunk | None) -> Tensor | None:
+    """The end of a chunk, for a writer that can look at it."""
+    if last is None or TextGeneratorFiles(ledger.files.text_encoder).cannot_see:
+        return None
+    assert last.latents.video is not None, "chains have pictures"
+    latent = last.latents.video[None, :, -_LAST:].to(ledger.device, ledger.dtype)
+    with ledger.video_decoder() as decoder:
+        return to_rgb(decoder(latent))[0, -1].cpu()

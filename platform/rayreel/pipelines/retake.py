@@ -1,0 +1,157 @@
+"""A stretch of a finished video made anew; the rest of it stays as it is."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rayreel.config.conditions import Retake
+from rayreel.config.request import RenderRequest
+from rayreel.diffusion.patchifiers import audio_positions, video_positions
+from rayreel.diffusion.schedulers import DISTILLED_SIGMAS
+from rayreel.media.audio import read_soundtrack
+from rayreel.media.container import probe
+from rayreel.media.video import stream_frames
+from rayreel.models.audio_vae import resample, to_stereo
+from rayreel.pipelines import conditions
+from rayreel.pipelines.base import Pipeline, PipelineTraits
+from rayreel.pipelines.inputs import (
+    EncodedRequest,
+    encode_frames,
+    encode_sound,
+    read_frames,
+)
+from rayreel.pipelines.phases import Phase, denoise, first_sigmas
+from rayreel.pipelines.states import audio_target, video_target
+from rayreel.types import Audio, ClipStream, Latents
+
+FADE_S = 0.01
+"""Length of the crossfade between old and new sound."""
+
+
+class RetakeVideo(Pipeline):
+    """Latents of the stretch are generated beside the others, which are kept.
+
+    What is written outside the stretch are the video's own frames and samples: not even the round
+    trip through the VAE changes them.
+    """
+
+    traits = PipelineTraits(
+        stages=1, guided=False, uses=("distilled_lora",), asks=("retake",), takes=()
+    )
+
+    @classmethod
+    def guided(cls, request: RenderRequest) -> bool:
+        """As the request says: by distilled weights or by guidance."""
+        return _retake(request).guided
+
+    def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
+        """All of the denoising, at the video's size."""
+        request = batch[0].request
+        guided = self.guided(request)
+        sigmas = (
+            first_sigmas(request) if guided else torch.tensor(request.sigmas or DISTILLED_SIGMAS)
+        )
+        phase = Phase(
+            name="stage1",
+            downscale=1,
+            sigmas=sigmas,
+            guided=guided,
+            sampler=request.sampler or "euler",
+            video=conditions.retaken_video,
+            # Sound that the video does not have is made from nothing.
+            audio=conditions.retaken_audio if _has_sound(request) else conditions.continued_sound,
+        )
+        ledger = self.base(request) if guided else self.distilled(request)
+        start = [self._encoded(encoded.request) for encoded in batch]
+        return denoise(ledger, batch, phase, start, watch=self.watch)
+
+    def decode(self, request: RenderRequest, latents: Latents) -> ClipStream:
+        """The video with the stretch put in."""
+        retake = _retake(request)
+        made = super().decode(request, latents)
+        frames = self._spliced(request, made.frames)
+        if not retake.video:
+            made.frames.close()
+            frames = stream_frames(retake.path)
+        if not request.audio or not _has_sound(request):
+            return replace(made, frames=frames)
+        sound = read_soundtrack(retake.path, start_s=0, duration_s=request.duration_s)
+        sound = replace(sound, waveform=to_stereo(sound.waveform))
+        if retake.audio:
+            assert isinstance(made.audio, Audio), "a clip of one piece has its sound whole"
+            sound = self._mixed(request, sound, made.audio)
+        return replace(made, frames=frames, audio=sound)
+
+    def _encoded(self, request: RenderRequest) -> Latents:
+        path = _retake(request).path
+        frames = read_frames(path, request.num_frames, self.ledger.files.factors.time)
+        video = encode_frames(self.ledger, frames, (request.height, request.width))[0]
+        if not request.audio or not _has_sound(request):
+            return Latents(video=video, audio=None)
+        sound = read_soundtrack(path, start_s=0, duration_s=request.duration_s)
+        # The sound of a video may end before its last frame.
+        missing = round(request.duration_s * sound.sample_rate_hz) - sound.waveform.shape[1]
+        padded = replace(sound, waveform=F.pad(sound.waveform, (0, max(0, missing))))
+        tokens = audio_target(self.ledger, request).tokens
+        return Latents(video=video, audio=encode_sound(self.ledger, padded, tokens)[0])
+
+    def _spliced(
+        self, request: RenderRequest, made: Generator[Tensor, None, None]
+    ) -> Generator[Tensor, None, None]:
+        """New frames in the stretch, the video's own outside."""
+        first, last = self._new_frames(request)
+        position = 0
+        with closing(made), closing(stream_frames(_retake(request).path, chunk=1)) as old:
+            for chunk in made:
+                theirs = torch.cat([next(old) for _ in range(len(chunk))])
+                index = torch.arange(position, position + len(chunk))[:, None, None, None]
+                yield torch.where((first <= index) & (index < last), chunk, theirs)
+                position += len(chunk)
+
+    def _new_frames(self, request: RenderRequest) -> tuple[int, int]:
+        """Pixel frames that belong to the latents of the stretch, the end excluded."""
+        retake, target = _retake(request), video_target(self.ledger, request, 1)
+        line = replace(target.shape, height=1, width=1)
+        positions = video_positions(line, fps=target.fps, factors=target.factors)
+        start, end = _overlapping(positions, retake)
+        return round(start * request.fps), round(end * request.fps)
+
+    def _mixed(self, request: RenderRequest, old: Audio, new: Audio) -> Audio:
+        """New samples in the stretch, faded into the old ones outside."""
+        target, rate = audio_target(self.ledger, request), old.sample_rate_hz
+        positions = audio_positions(
+            target.shape,
+            sample_rate_hz=target.sample_rate_hz,
+            hop_length=target.hop_length,
+            downsample=target.downsample,
+        )
+        first, last = (round(edge * rate) for edge in _overlapping(positions, _retake(request)))
+        made = resample(new.waveform, new.sample_rate_hz, rate)
+        length = old.waveform.shape[1]
+        made = F.pad(made, (0, max(0, length - made.shape[1])))[:, :length]
+        inside = torch.arange(length)
+        fade = max(1, round(FADE_S * rate))
+        weight = torch.minimum(inside - first, last - 1 - inside).div(fade).clamp(0, 1)
+        if first == 0:
+            weight = ((last - 1 - inside) / fade).clamp(0, 1)
+        return replace(old, waveform=torch.lerp(old.waveform, made, weight))
+
+
+def _overlapping(positions: Tensor, retake: Retake) -> tuple[float, float]:
+    """Start and end in seconds of all tokens that overlap the stretch."""
+    start, end = positions[0, 0].unbind(-1)
+    inside = (end > retake.start_s) & (start < retake.end_s)
+    return float(start[inside].min()), float(end[inside].max())
+
+
+def _retake(request: RenderRequest) -> Retake:
+    assert request.retake is not None, "requests of this pipeline have one"
+    return request.retake
+
+
+def _has_sound(request: RenderRequest) -> bool:
+    return probe(_retake(request).path).has_audio

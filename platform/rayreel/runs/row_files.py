@@ -1,0 +1,130 @@
+"""The files that the rows of a list name: where they lie, and what tells their content apart."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.config.conditions import Extension
+from rayreel.config.request import RenderRequest
+from rayreel.data.ledger import Ledger, LedgerEntry
+from rayreel.data.storage import Storage
+from rayreel.errors import CheckpointError, MediaError, RayreelError
+from rayreel.media.files import open_file
+from rayreel.stages.chunks import latents_at
+
+_PATHS = {"path", "mask", "latents"}
+
+
+class RowFiles:
+    """Files of a list, each looked at once.
+
+    Attributes:
+        base: Folder or URI where relative paths start.
+        output: Run directory of the job.
+    """
+
+    def __init__(self, base: str, output: str) -> None:
+        self.base = base
+        self.output = output
+        self._hashes: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
+        self._runs: dict[str, dict[str, LedgerEntry]] = {}
+
+    def located(self, request: RenderRequest) -> RenderRequest:
+        """The request with relative paths taken from the list's folder.
+
+        Raises:
+            RayreelError: If it goes on from a clip that its run does not have.
+        """
+
+        def absolute(path: str) -> str:
+            return path if "://" in path or path.startswith("/") else f"{self.base}/{path}"
+
+        values = _mapped(request.model_dump(exclude_unset=True), absolute)
+        request = RenderRequest.model_validate(values)
+        if request.extend is None or request.extend.clip is None:
+            return request
+        return request.model_copy(update={"extend": self._clip(request.extend)})
+
+    def faults(self, request: RenderRequest, files: ModelFiles) -> list[str]:
+        """Files that cannot be read, and adapters that are none."""
+        found = []
+        for index, lora in enumerate(request.loras):
+            try:
+                files.adapter(lora)
+            except CheckpointError as error:
+                found.append(f"field 'loras.{index}.path': {error}")
+        for field, path in _paths(request.model_dump(exclude={"loras"}), ()):
+            if path not in self._hashes and path not in self._errors:
+                self._read(path)
+            if path in self._errors:
+                found.append(f"field '{field}': {self._errors[path]}")
+        return found
+
+    def identity(self, request: RenderRequest, files: ModelFiles) -> dict[str, Any]:
+        """The request as JSON, with what its files hold in place of where they lie."""
+        values = request.model_dump(mode="json", exclude={"loras"})
+        content: dict[str, Any] = _mapped(values, self._hashes.__getitem__)
+        content["loras"] = [files.identity(lora) for lora in request.loras]
+        return content
+
+    def _read(self, path: str) -> None:
+        try:
+            digest = hashlib.blake2b()
+            with open_file(path) as file:
+                while part := file.read(2**20):
+                    digest.update(part)
+        except (MediaError, OSError) as error:
+            self._errors[path] = str(error)
+        else:
+            self._hashes[path] = digest.hexdigest()[:32]
+
+    def _clip(self, extend: Extension) -> Extension:
+        """The files of a finished clip."""
+        run = extend.run or self.output
+        storage = Storage(run)
+        if run not in self._runs:
+            self._runs[run] = Ledger(storage).read()
+        entry = self._runs[run].get(str(extend.clip))
+        if entry is None or entry.output is None:
+            raise RayreelError(
+                f"field 'extend.clip': {run} has no finished clip {extend.clip}; expected an "
+                "item_id of its results.parquet"
+            )
+        values = {
+            "path": storage.join(entry.output),
+            "latents": latents_at(
+                storage, entry.item_id, "start" if extend.direction == "backward" else "end"
+            ),
+            "clip": None,
+            "run": None,
+        }
+        return extend.model_copy(update=values)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - plain JSON
+    """The same value with its paths changed."""
+    if isinstance(value, dict):
+        return {
+            key: change(inner)
+            if key in _PATHS and isinstance(inner, str)
+            else _mapped(inner, change)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_mapped(inner, change) for inner in value]
+    return value
+
+
+def _paths(value: Any, where: tuple[str, ...]) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    """Paths in a request, with the field that each stands in."""
+    inner: dict[Any, Any] = value if isinstance(value, dict) else {}
+    if isinstance(value, list | tuple):
+        inner = dict(enumerate(value))
+    for key, item in inner.items():
+        field = (*where, str(key))
+        if key in _PATHS and isinstance(item, str):
+            yield ".".join(field), item
+        else:
+            yield from _paths(item, field)
