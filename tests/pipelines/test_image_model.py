@@ -15,7 +15,7 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import ImageModelSpec, ModelSpec
 from rayreel.diffusion.watch import CancelToken, Watch
 from rayreel.errors import Cancelled, CheckpointError, ItemError, MediaError, SpecError
-from rayreel.pipelines.image import SingleImage, image_faults, image_request_faults
+from rayreel.pipelines.image import SingleImage, image_faults
 from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.registry import PIPELINE_CLASSES
@@ -155,13 +155,13 @@ def test_a_reference_that_cannot_serve_is_named(flux, tmp_path):
 def test_what_a_single_image_cannot_do_is_said(flux, picture, fields, said):
     count, strength = fields.pop("images", 0), fields.pop("strength", 1.0)
     request = single(images=(pinned(picture, strength=strength),) * count, **fields)
-    assert len(image_request_faults(request)) == 1
+    assert len(SingleImage.faults(request)) == 1
     with pytest.raises(ItemError, match=said):
         pipeline(flux)(request)
 
 
 def test_requests_and_folders_in_order_have_no_faults(flux, picture):
-    assert image_request_faults(single(images=(pinned(picture),) * 3)) == []
+    assert SingleImage.faults(single(images=(pinned(picture),) * 3)) == []
     assert faults_of(flux, guidance=3) == ""
 
 

@@ -92,7 +92,8 @@ def test_a_graph_has_the_stages_that_its_items_need(pipeline, names):
 
 def test_a_stage_can_have_a_device_of_its_own():
     spec = RenderSpec(prompts="list.jsonl", stages={"decode": StageSpec(device="cpu")})
-    items = [RenderItem(item_id="a", request=RenderRequest(prompt="anything"))]
+    request = RenderRequest(prompt="anything", pipeline="two_stage")
+    items = [RenderItem(item_id="a", request=request)]
     devices = choose_devices(spec, items, CLUSTER)
     assert [devices[name].name for name in NAMES] == ["cuda", "cuda", "cuda", "cpu"]
 

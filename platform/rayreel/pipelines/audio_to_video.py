@@ -59,5 +59,6 @@ def _sound(request: RenderRequest) -> Audio:
     """The part of the file that the clip takes, in stereo."""
     track = request.soundtrack
     assert track is not None, "requests of this pipeline have one"
-    audio = read_soundtrack(track.path, start_s=track.start_s, duration_s=request.duration_s)
+    duration_s = min(request.duration_s, track.duration_s or request.duration_s)
+    audio = read_soundtrack(track.path, start_s=track.start_s, duration_s=duration_s)
     return replace(audio, waveform=to_stereo(audio.waveform))

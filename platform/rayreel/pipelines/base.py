@@ -24,7 +24,12 @@ from rayreel.pipelines.sources import read_sources
 from rayreel.types import Clip, ClipStream, Latents
 
 # What every pipeline reads.
-_BASE = tuple(f for f in get_args(ModelFile) if f not in {"upsampler", "distilled_lora"})
+_BASE = tuple(
+    f for f in get_args(ModelFile) if f not in {"upsampler", "distilled_lora", "image_model"}
+)
+
+Fault = tuple[str, str]
+"""A field of a request, and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,7 @@ class PipelineTraits:
         asks: Fields of a request that must be set.
         takes: Further fields with files, or of a chain, that it knows what to do with.
         makes_video: Whether what comes out has a picture.
+        makes_audio: Whether it may have sound.
     """
 
     stages: int
@@ -48,6 +54,7 @@ class PipelineTraits:
     asks: tuple[str, ...] = ()
     takes: tuple[str, ...] = ("images", "chain", "extend")
     makes_video: bool = True
+    makes_audio: bool = True
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -92,6 +99,11 @@ class Pipeline(ABC):
     def guided(cls, request: RenderRequest) -> bool:  # noqa: ARG003 - for pipelines that ask it
         """Whether the request's steps and guidance count."""
         return cls.traits.guided
+
+    @classmethod
+    def faults(cls, request: RenderRequest) -> list[Fault]:  # noqa: ARG003 - as above
+        """What it cannot do of a request, beside what is checked for all pipelines."""
+        return []
 
     @classmethod
     def defaults(cls, files: ModelFiles) -> Defaults:

@@ -18,7 +18,7 @@ def choose_pipeline(request: RenderRequest, *, image_model: bool) -> tuple[str, 
     """
     pinned = {image.frame for image in request.images}
     rules = (
-        (request.pipeline, request.pipeline or "", "the row names it"),
+        (request.pipeline, request.pipeline or "", "it is named"),
         (request.references, "ic_lora", "it has reference videos"),
         (request.retake, "retake", "it retakes a stretch of a video"),
         (request.soundtrack, "audio_to_video", "it has a soundtrack"),

@@ -153,7 +153,7 @@ def handed_over(
         new: Request of the next chunk.
     """
     assert latents.video is not None, "chains have pictures"
-    count = min(chain.overlap, latents.video.shape[1])
+    count = chain.overlap
     shared_s = _shared(count, files) / last.fps
     # In latent frames of the last chunk's own clock.
     offset = round((last.duration_s - shared_s) * files.audio_vae.latents_per_second)
@@ -166,7 +166,7 @@ def handed_over(
 def handed_back(files: ModelFiles, latents: Latents, chain: Chain, new: RenderRequest) -> Handover:
     """What the chunk before a finished one takes of it; arguments as of ``handed_over``."""
     assert latents.video is not None, "chains have pictures"
-    count = min(chain.overlap, latents.video.shape[1] - 1)
+    count = chain.overlap
     sound = latents.audio if new.audio else None
     return Handover(
         video=latents.video[:, 1 : count + 1],
@@ -186,6 +186,12 @@ def _behind(files: ModelFiles, count: int, new: RenderRequest) -> int:
     rate = files.audio_vae.latents_per_second
     own_s = (new.num_frames - _shared(count + 1, files)) / new.fps
     return round(new.duration_s * rate) - round(own_s * rate)
+
+
+def frames_to_go_on_from(request: RenderRequest, files: ModelFiles) -> int:
+    """Frames that a clip must have to be made longer."""
+    backward = _extension(request).direction == "backward"
+    return _shared(request.chain.overlap + backward, files)
 
 
 def source_handover(ledger: ModelLedger, request: RenderRequest, new: RenderRequest) -> Handover:
@@ -220,13 +226,7 @@ def _encoded(ledger: ModelLedger, request: RenderRequest, new: RenderRequest) ->
     extend, files = _extension(request), ledger.files
     assert extend.path is not None, "clips of runs are located before"
     backward, info = extend.direction == "backward", probe(extend.path)
-    count = min(request.chain.overlap, (info.num_frames - 1) // files.factors.time + (not backward))
-    if count < 1:
-        raise MediaError(
-            f"{extend.path} has {info.num_frames} frames; expected at least "
-            f"{files.factors.time + 1} to go on from"
-        )
-    shared = _shared(count + backward, files)
+    count, shared = request.chain.overlap, frames_to_go_on_from(request, files)
     if backward:
         frames = read_frames(extend.path, shared, files.factors.time)
     else:

@@ -9,12 +9,9 @@ from rayreel.config.request import RenderRequest
 from rayreel.diffusion.guiders import GUIDERS
 from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.schedulers import SCHEDULERS
-from rayreel.pipelines.base import Pipeline
+from rayreel.pipelines.base import Fault, Pipeline
 from rayreel.pipelines.chunks import resolved_chain, shortest_chunk
 from rayreel.pipelines.registry import PIPELINE_CLASSES, pipeline_of
-
-Fault = tuple[str, str]
-"""A field of the request, and what is wrong with it."""
 
 _CONDITIONS = ("images", "references", "soundtrack", "retake", "extend")
 
@@ -35,6 +32,7 @@ def request_faults(request: RenderRequest, files: ModelFiles) -> list[Fault]:
         *_stream_faults(request, files, kind),
         *_chain_faults(request, files, kind),
         *_sampling_faults(request, files, kind),
+        *kind.faults(request),
     ]
 
 
@@ -127,12 +125,12 @@ def _stream_faults(
     """Streams that pipeline or model do not have, and files that the model lacks."""
     if kind.traits.makes_video and not request.video:
         yield "video", f"{request.pipeline} makes a picture; expected true"
-    sounds = "soundtrack" in kind.traits.asks or not kind.traits.makes_video
-    if sounds and not request.audio:
+    if not request.audio and ("soundtrack" in kind.traits.asks or not kind.traits.makes_video):
         yield "audio", f"{request.pipeline} is about sound; expected true"
-    if request.audio and kind.traits.stages and not files.transformer.has_audio:
+    sounds = request.audio and kind.traits.makes_audio
+    if sounds and not files.transformer.has_audio:
         yield "audio", "this model makes pictures alone; set audio to false"
-    elif request.audio and kind.traits.stages and not _sound_frames(request, files):
+    elif sounds and not _sound_frames(request, files):
         yield (
             "num_frames",
             f"{request.num_frames} frames at {request.fps:g} fps are too short for sound; set "

@@ -25,7 +25,7 @@ from rayreel.config.request import RenderRequest
 from rayreel.diffusion.watch import Watch
 from rayreel.errors import CheckpointError, ItemError, MediaError, SpecError
 from rayreel.media.image import load_image
-from rayreel.pipelines.base import Pipeline, PipelineTraits
+from rayreel.pipelines.base import Fault, Pipeline, PipelineTraits
 from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.types import Clip, ClipStream, Latents, seeded_generator
 
@@ -56,7 +56,39 @@ class SingleImage(Pipeline):
     computes in float32, which Flux needs there.
     """
 
-    traits = PipelineTraits(stages=0, guided=False, needs=("image_model",), takes=("images",))
+    traits = PipelineTraits(
+        stages=0, guided=False, needs=("image_model",), takes=("images",), makes_audio=False
+    )
+
+    @classmethod
+    def faults(cls, request: RenderRequest) -> list[Fault]:
+        """What of a request a single image cannot do."""
+        found = []
+        if request.num_frames != 1:
+            found.append(("num_frames", f"{request.num_frames}; a single image has 1 frame"))
+        for field in ("width", "height"):
+            size = getattr(request, field)
+            if size % SIZE_MULTIPLE:
+                below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
+                nearest = " and ".join(str(s) for s in (below, below + SIZE_MULTIPLE) if s)
+                said = f"{size} is not a multiple of {SIZE_MULTIPLE}, as single images need"
+                found.append((field, f"{said}; nearest: {nearest}"))
+        count = len(request.images)
+        if count > MAX_REFERENCES:
+            said = f"{count} reference images; a single image takes at most {MAX_REFERENCES}"
+            found.append(("images", said))
+        found += [
+            (
+                f"images.{index}.strength",
+                f"{image.strength:g} has no effect on a reference image; expected 1",
+            )
+            for index, image in enumerate(request.images)
+            if image.strength != 1
+        ]
+        if request.enhance:
+            said = "prompts of single images are taken as they are; set it to false"
+            found.append(("enhance", said))
+        return found
 
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """Nothing: the latents of a picture are not this model's."""
@@ -80,8 +112,8 @@ class SingleImage(Pipeline):
             SpecError: If ``diffusers`` is not installed.
             Cancelled: If the watch says so.
         """
-        if faults := image_request_faults(request):
-            raise ItemError("; ".join(faults))
+        if found := self.faults(request):
+            raise ItemError("; ".join(f"field {field!r}: {said}" for field, said in found))
         spec = self.ledger.files.spec.image_model
         if spec is None:
             raise CheckpointError("the model names no image_model, which this pipeline needs")
@@ -162,42 +194,6 @@ def image_faults(spec: ImageModelSpec) -> list[str]:
             "distilled; leave it out"
         )
     return [*faults, *_folder_faults(folder, index)]
-
-
-def image_request_faults(request: RenderRequest) -> list[str]:
-    """What of a request a single image cannot do, each with the field and the nearest legal value.
-
-    Args:
-        request: With its length known.
-    """
-    faults = []
-    if request.num_frames != 1:
-        faults.append(f"field 'num_frames': {request.num_frames}; a single image has 1 frame")
-    for field in ("width", "height"):
-        size = getattr(request, field)
-        if size % SIZE_MULTIPLE:
-            below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
-            nearest = " and ".join(str(s) for s in (below, below + SIZE_MULTIPLE) if s)
-            faults.append(
-                f"field '{field}': {size} is not a multiple of {SIZE_MULTIPLE}, as single images "
-                f"need; nearest: {nearest}"
-            )
-    if len(request.images) > MAX_REFERENCES:
-        faults.append(
-            f"field 'images': {len(request.images)} reference images; "
-            f"a single image takes at most {MAX_REFERENCES}"
-        )
-    faults += [
-        f"field 'images.{index}.strength': {image.strength:g} has no effect on a reference image; "
-        "expected 1"
-        for index, image in enumerate(request.images)
-        if image.strength != 1
-    ]
-    if request.enhance:
-        faults.append(
-            "field 'enhance': prompts of single images are taken as they are; set it to false"
-        )
-    return faults
 
 
 def _index(folder: Path) -> dict[str, Any]:

@@ -1,23 +1,23 @@
 """The chunks of a long clip as one clip: frames end to end, sound faded from one to the next."""
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rayreel.config.request import RenderRequest
 from rayreel.media.audio import read_soundtrack
-from rayreel.media.container import probe
+from rayreel.media.container import MediaInfo, probe
 from rayreel.media.joining import crossfaded
 from rayreel.media.video import stream_frames
 from rayreel.models.audio_vae import resample, to_stereo
 from rayreel.pipelines.chain import ChunkStore
 from rayreel.pipelines.chunks import Chunk, plan_chunks
 from rayreel.pipelines.ledger import ModelLedger
+from rayreel.pipelines.timeline import backward_stretches, decode_stretches, forward_stretches
 from rayreel.types import Audio, ClipStream, Latents, SoundStream
 
 FADE_S = 0.01
@@ -33,32 +33,13 @@ class DecodingPipeline(Protocol):
         """Latents to frames and sound."""
 
 
-class _Part(Protocol):
-    """A stretch of the clip.
-
-    Attributes:
-        skip: Frames before those that are shown.
-        keep: Frames that are shown.
-    """
-
-    @property
-    def skip(self) -> int: ...
-
-    @property
-    def keep(self) -> int: ...
-
-    def frames(self) -> Generator[Tensor, None, None]: ...
-
-    def sound(self) -> Tensor: ...
-
-
 def join_chunks(
     pipeline: DecodingPipeline, request: RenderRequest, store: ChunkStore
 ) -> ClipStream:
-    """Decode the chunks of a chained request, one at a time and when they are read.
+    """Decode the chunks of a chained request, a window at a time and when they are read.
 
     Args:
-        pipeline: Decodes single chunks.
+        pipeline: Decodes latents.
         request: Resolved; all of its chunks are in the store.
         store: Of this clip.
 
@@ -66,25 +47,43 @@ def join_chunks(
         Exactly as many frames as were asked for, with those of the clip that is made longer; and
         sound that lasts as long to the sample.
     """
-    files = pipeline.ledger.files
-    parts: list[_Part] = [
-        _Rendered(pipeline, store, chunk) for chunk in plan_chunks(request, files.factors.time)
-    ]
-    rate = files.vocoder.sample_rate_hz if request.audio else 0
+    files, overlap = pipeline.ledger.files, request.chain.overlap
+    time, rate = files.factors.time, files.vocoder.sample_rate_hz if request.audio else 0
+    chunks = plan_chunks(request, time)
+    backward = request.extend is not None and request.extend.direction == "backward"
+    stretches = (backward_stretches if backward else forward_stretches)(chunks, overlap, time)
+    frames = decode_stretches(pipeline.decode, stretches, store, time)
+    parts: list[_Part] = [_Rendered(pipeline, store, stretch.chunk) for stretch in stretches]
     if request.extend:
         assert request.extend.path is not None, "clips of runs are located before"
-        source = _Source(request.extend.path, rate)
-        backward = request.extend.direction == "backward"
-        parts = [*reversed(parts), source] if backward else [source, *parts]
+        source = _Source(request.extend.path, probe(request.extend.path), rate)
+        theirs = stream_frames(source.path)
+        frames = _end_to_end(frames, theirs) if backward else _end_to_end(theirs, frames)
+        parts = [*parts, source] if backward else [source, *parts]
     num_frames = sum(part.keep for part in parts)
-    sound = None
-    if request.audio:
-        num_samples = round(num_frames * rate / request.fps)
-        pieces = _pieces(parts, rate, request.fps, num_samples)
-        sound = SoundStream(
-            chunks=crossfaded(pieces, _fade(rate)), num_samples=num_samples, sample_rate_hz=rate
-        )
-    return ClipStream(frames=_frames(parts), num_frames=num_frames, fps=request.fps, audio=sound)
+    if not request.audio:
+        return ClipStream(frames=frames, num_frames=num_frames, fps=request.fps)
+    num_samples = round(num_frames * rate / request.fps)
+    pieces = _pieces(parts, rate, request.fps, num_samples)
+    sound = SoundStream(
+        chunks=crossfaded(pieces, _fade(rate)), num_samples=num_samples, sample_rate_hz=rate
+    )
+    return ClipStream(frames=frames, num_frames=num_frames, fps=request.fps, audio=sound)
+
+
+class _Part(Protocol):
+    """What a stretch of the clip sounds like, and which of its frames are shown."""
+
+    @property
+    def skip(self) -> int:
+        """Frames before those that are shown."""
+
+    @property
+    def keep(self) -> int:
+        """Frames that are shown."""
+
+    def sound(self) -> Tensor:
+        """From its first frame on, shown or not: ``(2, samples)``."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +102,12 @@ class _Rendered:
     def keep(self) -> int:
         return self.chunk.keep
 
-    def frames(self) -> Generator[Tensor, None, None]:
-        return self.pipeline.decode(self.chunk.request, replace(self._latents, audio=None)).frames
-
     def sound(self) -> Tensor:
-        audio = self.pipeline.decode(self.chunk.request, replace(self._latents, video=None)).audio
-        assert isinstance(audio, Audio), "a chunk has its sound whole"
-        return audio.waveform
-
-    @property
-    def _latents(self) -> Latents:
         done = self.store.load(self.chunk.index)
         assert done is not None, "chunks are joined when all are rendered"
-        return done.latents
+        audio = self.pipeline.decode(self.chunk.request, replace(done.latents, video=None)).audio
+        assert isinstance(audio, Audio), "a chunk has its sound whole"
+        return audio.waveform
 
 
 @dataclass(frozen=True)
@@ -123,6 +115,7 @@ class _Source:
     """The clip that is made longer."""
 
     path: str
+    info: MediaInfo
     rate: int
 
     @property
@@ -131,28 +124,21 @@ class _Source:
 
     @property
     def keep(self) -> int:
-        return probe(self.path).num_frames
-
-    def frames(self) -> Generator[Tensor, None, None]:
-        return stream_frames(self.path)
+        return self.info.num_frames
 
     def sound(self) -> Tensor:
-        info = probe(self.path)
-        audio = read_soundtrack(self.path, start_s=0, duration_s=info.num_frames / info.fps)
+        audio = read_soundtrack(self.path, start_s=0, duration_s=self.keep / self.info.fps)
         return resample(to_stereo(audio.waveform), audio.sample_rate_hz, self.rate)
 
 
-def _frames(parts: Sequence[_Part]) -> Generator[Tensor, None, None]:
-    for part in parts:
-        first, last, position = part.skip, part.skip + part.keep, 0
-        with closing(part.frames()) as chunks:
-            for chunk in chunks:
-                shown = chunk[max(0, first - position) : max(0, last - position)]
-                position += len(chunk)
-                if len(shown):
-                    yield shown
-                if position >= last:
-                    break
+def _end_to_end(*streams: Generator[Tensor, None, None]) -> Generator[Tensor, None, None]:
+    """Streams one after the other; all of them are closed with it."""
+    try:
+        for stream in streams:
+            yield from stream
+    finally:
+        for stream in streams:
+            stream.close()
 
 
 def _fade(rate: int) -> int:
@@ -168,7 +154,8 @@ def _pieces(
     ends some hundredths of a second before its frames do.
     """
     fade = _fade(rate)
-    starts = _starts(parts)
+    # Frame of the clip at which each part is first shown.
+    starts = [0, *accumulate(part.keep for part in parts)]
     begin = 0
     for index, part in enumerate(parts):
         waveform = part.sound()
@@ -182,9 +169,3 @@ def _pieces(
         missing = max(0, end - offset - waveform.shape[1])
         yield F.pad(waveform, (0, missing))[:, begin - offset : end - offset]
         begin = end - fade
-
-
-def _starts(parts: Sequence[_Part]) -> list[int]:
-    """Frame of the clip at which each part is first shown."""
-    ends = torch.tensor([0, *(part.keep for part in parts)]).cumsum(0)
-    return [int(end) for end in ends[:-1]]

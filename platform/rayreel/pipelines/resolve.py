@@ -28,7 +28,8 @@ def resolve(request: RenderRequest, files: ModelFiles, kind: "type[Pipeline]") -
     defaults = kind.defaults(files)
     crf = files.defaults.image_crf
     stepped = guided and request.sigmas is None
-    request = request.model_copy(update={"video": kind.traits.makes_video})
+    audio = request.audio and kind.traits.makes_audio
+    request = request.model_copy(update={"video": kind.traits.makes_video, "audio": audio})
     values: dict[str, Any] = {
         "steps": (request.steps or defaults.steps) if stepped else None,
         "scheduler": request.scheduler if stepped else "ltx2",

@@ -5,7 +5,9 @@ from typing import Any
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.request import RenderRequest
+from rayreel.errors import MediaError
 from rayreel.media.container import probe
+from rayreel.pipelines.chunks import frames_to_go_on_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,11 @@ def read_sources(request: RenderRequest, files: ModelFiles) -> Sourced:
         assert video.path is not None, "clips of runs are located before"
         info = probe(video.path)
         values = {"width": info.width, "height": info.height, "fps": info.fps}
+        if request.extend and info.num_frames < (least := frames_to_go_on_from(request, files)):
+            raise MediaError(
+                f"{video.path} has {info.num_frames} frames; expected at least {least} to hand "
+                f"{request.chain.overlap} latent frames on; nearest is a smaller chain.overlap"
+            )
         makes_sound = request.retake is not None and request.retake.audio
         if request.audio and not info.has_audio and not makes_sound:
             values["audio"] = False
@@ -46,15 +53,22 @@ def read_sources(request: RenderRequest, files: ModelFiles) -> Sourced:
             values |= {"num_frames": info.num_frames, "seconds": None}
             return Sourced(request=request.model_copy(update=values), notes=notes)
     request = request.model_copy(update=values)
-    seconds = request.seconds
-    if request.soundtrack and seconds is None and "num_frames" not in request.model_fields_set:
-        seconds = request.soundtrack.duration_s
-    if seconds is not None:
-        frames = seconds * request.fps
-        time = files.factors.time
-        # What is added to a clip, and sound alone, may have any length.
-        any_length = request.extend is not None or not request.video
-        whole = round(frames) if any_length else time * round((frames - 1) / time) + 1
-        values = {"num_frames": max(1, whole), "seconds": None}
-        request = request.model_copy(update=values)
+    if frames := _frames(request, files.factors.time):
+        request = request.model_copy(update={"num_frames": frames, "seconds": None})
     return Sourced(request=request, notes=notes)
+
+
+def _frames(request: RenderRequest, time_factor: int) -> int | None:
+    """Frames of a request that states its length in seconds, or has it from its soundtrack."""
+    track = request.soundtrack
+    if request.seconds is not None:
+        frames = request.seconds * request.fps
+        if request.extend or not request.video:
+            # What is added to a clip, and sound alone, may have any length.
+            return max(1, round(frames))
+        return max(1, time_factor * round((frames - 1) / time_factor) + 1)
+    if track and track.duration_s is not None and "num_frames" not in request.model_fields_set:
+        # No longer than the sound.
+        frames = track.duration_s * request.fps
+        return max(1, time_factor * int((frames - 1) // time_factor) + 1)
+    return None

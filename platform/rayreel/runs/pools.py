@@ -22,15 +22,19 @@ _SHARES_PER_CPU = 100
 def choose_devices(
     spec: RenderSpec, items: Sequence[RenderItem], free: Capacity
 ) -> dict[StageName, Device]:
-    """Device of every stage that the items need; a job without a second stage has none.
+    """Device of every stage that the items need; what none of them goes through is left out.
 
     Raises:
         SpecError: If the spec names a device that is not there.
     """
-    names: list[StageName] = ["text", "stage1"]
-    if any(pipeline_of(item.request).traits.stages > 1 for item in items):
-        names.append("stage2")
-    names.append("decode")
+    stages = max(pipeline_of(item.request).traits.stages for item in items)
+    needed: list[tuple[StageName, bool]] = [
+        ("text", stages > 0),
+        ("stage1", stages > 0),
+        ("stage2", stages > 1),
+        ("decode", True),
+    ]
+    names = [name for name, there in needed if there]
     return {name: choose_device(spec.stage(name), cluster_gpus=free.gpus) for name in names}
 
 

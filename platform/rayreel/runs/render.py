@@ -24,8 +24,9 @@ from rayreel.cluster.data import Pool, preflight, run
 from rayreel.config.jobs import RenderSpec, StageName
 from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
-from rayreel.errors import ClusterError, RayreelError, SpecError
+from rayreel.errors import CheckpointError, ClusterError, RayreelError, SpecError
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.image import image_faults
 from rayreel.pipelines.phases import batch_key
 from rayreel.runs.pools import choose_devices, make_pools
 from rayreel.runs.report import write_report
@@ -78,6 +79,8 @@ def plan(spec: RenderSpec) -> tuple[ModelFiles, list[PlannedRow]]:
     """
     files = ModelFiles(locate_model(spec.model))
     check_networks(files)
+    if files.spec.image_model and (found := image_faults(files.spec.image_model)):
+        raise CheckpointError("\n".join(found))
     if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
         log.warning("%s", warning)
     return files, plan_rows(spec, files)

@@ -106,6 +106,9 @@ class _Planner:
         # A row that states its length in one way does not take the job's in the other.
         lengths = {"seconds": "num_frames", "num_frames": "seconds"}
         others = {lengths[field] for field in values if field in lengths}
+        track = values.get("soundtrack")
+        if not others and isinstance(track, dict) and "duration_s" in track:
+            others = {*lengths}
         fields = {k: v for k, v in self.defaults.items() if k not in others} | values
         try:
             request = RenderRequest.model_validate(fields)

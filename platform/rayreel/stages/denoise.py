@@ -86,7 +86,7 @@ class GenerateStage(_DenoisingStage):
             prompts.append(chunk.prompt)
             if chunk.note and chunk.note not in notes:
                 notes.append(chunk.note)
-        written = tuple(prompts) if item.request.enhance else ()
+        written = tuple(prompts) if set(prompts) != {item.request.prompt} else ()
         return replace(item, prompts=written, notes=tuple(notes))
 
 

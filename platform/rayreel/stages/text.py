@@ -86,7 +86,8 @@ class TextStage:
             store=self._prompts,
         )
         notes = (written.note,) if written.note else ()
-        return replace(item, prompts=(written.prompt,), notes=(*item.notes, *notes))
+        prompts = (written.prompt,) if written.prompt != request.prompt else ()
+        return replace(item, prompts=prompts, notes=(*item.notes, *notes))
 
 
 def _is_encoded_here(item: RenderItem) -> bool:
