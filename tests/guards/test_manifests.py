@@ -1,12 +1,19 @@
-"""Every spec and every prompt list of the repository is valid."""
+"""Every spec and every prompt list of the repository is valid, and every field is documented."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from rayreel.config.jobs import ModelSpec, StageName
+from rayreel.config.jobs import MemorySpec, ModelSpec, RenderSpec, StageName
 from rayreel.config.load import load_spec
+from rayreel.config.request import RequestFields
+from rayreel.diffusion.guiders import GUIDERS
+from rayreel.diffusion.samplers import SAMPLERS
+from rayreel.diffusion.schedulers import SCHEDULERS
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.choice import GENERAL
 from rayreel.runs.bench import BenchSpec
@@ -43,6 +50,11 @@ def test_render_jobs_are_valid(path):
     assert rows
 
 
+def test_a_row_goes_to_every_pipeline_that_the_tiny_model_has():
+    _, rows = plan(read_render_spec(str(MANIFESTS / "modes.yaml")))
+    assert {row.request.pipeline for row in rows} == PIPELINE_CLASSES.keys() - {"image"}
+
+
 @pytest.mark.parametrize("path", BENCHES, ids=name)
 def test_benchmarks_are_valid(path):
     assert load_spec(path, BenchSpec).cases
@@ -66,4 +78,61 @@ def test_model_specs_name_published_files_in_one_folder(path):
 
 def test_every_file_is_of_a_kind_that_is_checked():
     kinds = {path.suffix for path in MANIFESTS.rglob("*") if path.is_file()}
-    assert kinds <= {".yaml", ".jsonl", ".md", ".png", ".jpg"}
+    texts, media = {".yaml", ".jsonl", ".md"}, {".png", ".jpg", ".mp4", ".wav"}
+    assert kinds <= texts | media | {".safetensors"}
+
+
+def fields(kind: type[BaseModel], known: set[type]) -> Iterator[str]:
+    """Fields by dotted name; those of a model that several fields hold once, at the first."""
+    known.add(kind)
+    for field, info in kind.model_fields.items():
+        yield field
+        for inner in set(models_in(info.annotation)) - known:
+            yield from (f"{field}.{name}" for name in fields(inner, known))
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)
+
+
+@pytest.fixture(scope="module")
+def sections():
+    """Text of the manual by heading."""
+    _, *parts = re.split(r"^## (.*)\n", (MANIFESTS / "README.md").read_text("utf-8"), flags=re.M)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_the_manual_lists_every_field_of_a_row(sections):
+    cells = re.findall(r"^\| ([^|]*) \|", sections["Prompt lists"], re.M)
+    listed = [field for cell in cells for field in re.findall(r"`([^`]+)`", cell)]
+    assert sorted(listed) == sorted(["id", *fields(RequestFields, set())])
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        ("pipeline", PIPELINE_CLASSES),
+        ("scheduler", SCHEDULERS),
+        ("sampler", SAMPLERS),
+        ("video_guidance.method", GUIDERS),
+    ],
+)
+def test_the_manual_names_every_choice(sections, field, choices):
+    (row,) = re.findall(rf"^\| `{re.escape(field)}` \|.*$", sections["Prompt lists"], re.M)
+    assert choices.keys() <= set(re.findall(r"`([^`]+)`", row))
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"), [("Specs", RenderSpec), ("Models", ModelSpec), ("Memory", MemorySpec)]
+)
+def test_the_manual_names_every_field_of_a_spec(sections, heading, kind):
+    assert kind.model_fields.keys() <= set(re.findall(r"\w+", sections[heading]))
+
+
+@pytest.mark.parametrize("path", sorted(MANIFESTS.glob("modes/*")), ids=name)
+def test_files_of_rows_are_used_and_explained(path):
+    assert f"`modes/{path.name}`" in (MANIFESTS / "README.md").read_text("utf-8")
+    assert f'"modes/{path.name}"' in (MANIFESTS / "modes.jsonl").read_text("utf-8")
