@@ -1,6 +1,6 @@
 """Long clips, chunk after chunk: each goes on from the latents of the one before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,12 +11,14 @@ from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.config.request import RenderRequest
 from rayreel.data.store import RecordStore
 from rayreel.media.image import load_image
+from rayreel.media.video import read_last_frames, stream_frames
 from rayreel.models.video_vae import to_rgb
 from rayreel.pipelines.chunks import (
     Chunk,
     ClipEnd,
     handed_back,
     handed_over,
+    is_backward,
     plan_chunks,
     source_handover,
 )
@@ -26,8 +28,8 @@ from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.phases import encode
 from rayreel.types import Latents, TextContext
 
-# Latent frames that are decoded to see the last frame of a chunk.
-_LAST = 2
+# Latent frames that are decoded to see the frame at the end of a chunk.
+_SEEN = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +107,14 @@ def render_chain(
     handover: Handover | None = None
     goal, last = request.prompt, None
     for chunk, after in _neighbours(plan_chunks(request, files.factors.time)):
-        if chunk.index == 0 and request.extend:
-            handover = source_handover(pipeline.ledger, request, chunk.request)
         done = store.load(chunk.index)
         if done is None:
+            if chunk.index == 0 and request.extend:
+                handover = source_handover(pipeline.ledger, request, chunk.request)
             written = _prompt(pipeline.ledger, request, chunk, goal, last, prompts)
             asked = chunk.request.model_copy(update={"prompt": written.prompt})
+            known = _contexts(pipeline.ledger, asked, known)
             (encoded,) = encode(pipeline.ledger, [asked], known)
-            known = _contexts(encoded)
             batch = [replace(encoded, handover=handover)]
             latents = pipeline.refine(batch, pipeline.generate(batch))[0]
             done = FinishedChunk(
@@ -146,17 +148,26 @@ def _neighbours(chunks: Sequence[Chunk]) -> list[tuple[Chunk, Chunk | None]]:
 def _handover(
     request: RenderRequest, ledger: ModelLedger, latents: Latents, chunk: Chunk, after: Chunk
 ) -> Handover:
-    if request.extend and request.extend.direction == "backward":
+    if is_backward(request):
         return handed_back(ledger.files, latents, request.chain, after.request)
     return handed_over(ledger.files, latents, chunk.request, request.chain, after.request)
 
 
-def _contexts(encoded: EncodedRequest) -> dict[str, TextContext]:
-    """The texts of a chunk by what they say: the next one mostly says the same."""
-    request, found = encoded.request, {encoded.request.prompt: encoded.context}
-    if request.negative_prompt is not None and encoded.negative is not None:
-        found[request.negative_prompt] = encoded.negative
-    return found
+@torch.inference_mode()
+def _contexts(
+    ledger: ModelLedger, request: RenderRequest, known: Mapping[str, TextContext]
+) -> dict[str, TextContext]:
+    """The texts of a chunk by what they say: the next one mostly says the same.
+
+    Each is encoded alone. A chain that goes on after a crash has other texts to encode together
+    than one that nothing stopped, and in another batch they would be rounded otherwise.
+    """
+    texts = {text for text in (request.prompt, request.negative_prompt) if text is not None}
+    contexts = {text: known[text] for text in texts & known.keys()}
+    if new := texts - known.keys():
+        with ledger.text_encoder() as encoder:
+            contexts |= {text: encoder([text])[0] for text in new}
+    return contexts
 
 
 def _prompt(
@@ -179,7 +190,7 @@ def _prompt(
         previous=last.prompt if last else goal,
         seconds=round(chunk.keep / request.fps, 2),
         seed=seed,
-        image=_last_frame(ledger, last),
+        image=_neighbour(ledger, request, last),
         store=prompts,
     )
 
@@ -191,11 +202,19 @@ def first_image(request: RenderRequest) -> Tensor | None:
 
 
 @torch.inference_mode()
-def _last_frame(ledger: ModelLedger, last: FinishedChunk | None) -> Tensor | None:
-    """The end of a chunk, for a writer that can look at it."""
-    if last is None or TextGeneratorFiles(ledger.files.text_encoder).cannot_see:
+def _neighbour(
+    ledger: ModelLedger, request: RenderRequest, last: FinishedChunk | None
+) -> Tensor | None:
+    """The frame that a chunk goes on from, for a writer that can look at it."""
+    if TextGeneratorFiles(ledger.files.text_encoder).cannot_see:
         return None
+    backward = is_backward(request)
+    if last is None:
+        assert request.extend is not None, "other first chunks go on from nothing"
+        path = str(request.extend.path)
+        return next(stream_frames(path, stop=1))[0] if backward else read_last_frames(path, 1)[0]
     assert last.latents.video is not None, "chains have pictures"
-    latent = last.latents.video[None, :, -_LAST:].to(ledger.device, ledger.dtype)
+    seen = slice(_SEEN) if backward else slice(-_SEEN, None)
+    latent = last.latents.video[None, :, seen].to(ledger.device, ledger.dtype)
     with ledger.video_decoder() as decoder:
-        return to_rgb(decoder(latent))[0, -1].cpu()
+        return to_rgb(decoder(latent))[0, 0 if backward else -1].cpu()

@@ -1,18 +1,20 @@
 """How a clip that is longer than one chunk is cut into chunks, and what one hands to the next."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import Tensor
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.conditions import Chain, Extension
 from rayreel.config.request import RenderRequest
 from rayreel.errors import MediaError
-from rayreel.media.audio import read_soundtrack
+from rayreel.media.audio import read_audio
 from rayreel.media.container import probe
 from rayreel.media.files import open_file
 from rayreel.media.video import read_last_frames
@@ -56,14 +58,31 @@ def is_chained(request: RenderRequest) -> bool:
     return request.extend is not None or (longest is not None and request.num_frames > longest)
 
 
+def is_backward(request: RenderRequest) -> bool:
+    """Whether a request is rendered from its last chunk to its first."""
+    return request.extend is not None and request.extend.direction == "backward"
+
+
 def resolved_chain(request: RenderRequest, files: ModelFiles) -> Chain:
-    """The request's chain with the length of a chunk; the default where it has a single one."""
+    """The request's chain with the length of a chunk, and without what plays no part."""
     time = files.factors.time
     seconds = files.transformer.positional_embedding_max_pos[0]
     longest = request.chain.chunk_frames or int(seconds * request.fps - 1) // time * time + 1
     if request.extend is None and request.num_frames <= longest:
         return Chain()
-    return request.chain.model_copy(update={"chunk_frames": longest})
+    chain, backward = request.chain, is_backward(request)
+    if backward:
+        chain = chain.model_copy(update={"trim": "exact"})
+    if request.extend:
+        # What is added in one chunk is the same however long that might have been.
+        alone = _rounded_up(_overlap(chain, time, backward=backward) + request.num_frames, time)
+        longest = min(longest, max(alone, shortest_chunk(chain, time, backward=backward)))
+    return chain.model_copy(update={"chunk_frames": longest})
+
+
+def num_chunks(request: RenderRequest, time_factor: int) -> int:
+    """Chunks of a resolved request, 1 for one that is rendered in a piece."""
+    return len(plan_chunks(request, time_factor)) if is_chained(request) else 1
 
 
 def plan_chunks(request: RenderRequest, time_factor: int) -> list[Chunk]:
@@ -77,13 +96,15 @@ def plan_chunks(request: RenderRequest, time_factor: int) -> list[Chunk]:
     made = 0
     for frames, skip, keep in _lengths(request, time_factor):
         index = len(chunks)
+        # What it shows first, in frames of all that is made.
+        start = request.num_frames - made - keep if is_backward(request) else made
         values: dict[str, Any] = {
             "num_frames": frames,
             "seed": ((request.seed or 0) + index) % 2**63,
             "images": tuple(
-                image.model_copy(update={"frame": image.frame - made + skip})
+                image.model_copy(update={"frame": image.frame - start + skip})
                 for image in request.images
-                if made <= image.frame < made + keep
+                if start <= image.frame < start + keep
             ),
             "extend": None,
             "chain": Chain(),
@@ -108,7 +129,7 @@ def plan_chunks(request: RenderRequest, time_factor: int) -> list[Chunk]:
 def _reached(
     request: RenderRequest, frames: int, skip: int, keep: int, *, last: bool
 ) -> tuple[ClipEnd, ...]:
-    if request.extend and request.extend.direction == "backward":
+    if is_backward(request):
         return ("start",) if last and skip == 0 else ()
     ends: tuple[ClipEnd, ...] = ("end",) if last and skip + keep == frames else ()
     return ("start", *ends) if skip == 0 else ends
@@ -118,16 +139,21 @@ def _lengths(request: RenderRequest, time_factor: int) -> Iterator[tuple[int, in
     """Frames of each chunk, those before the shown ones, and those that are shown."""
     chain, left = request.chain, request.num_frames
     assert chain.chunk_frames is not None, "chained requests are resolved"
-    backward = request.extend is not None and request.extend.direction == "backward"
+    backward = is_backward(request)
     joins = request.extend is not None
     while left > 0:
         overlap = _overlap(chain, time_factor, backward=backward) if joins else 0
         keep = min(left, chain.chunk_frames - overlap)
-        frames = -(-(overlap + keep - 1) // time_factor) * time_factor + 1
+        frames = _rounded_up(overlap + keep, time_factor)
         # Backward, the overlap lies behind, and what was rounded up goes first.
         yield frames, frames - overlap - keep if backward else overlap, keep
         left -= keep
         joins = True
+
+
+def _rounded_up(frames: int, time_factor: int) -> int:
+    """The least number of frames that the video VAE takes and that holds so many."""
+    return -(-(frames - 1) // time_factor) * time_factor + 1
 
 
 def _overlap(chain: Chain, time_factor: int, *, backward: bool) -> int:
@@ -190,8 +216,7 @@ def _behind(files: ModelFiles, count: int, new: RenderRequest) -> int:
 
 def frames_to_go_on_from(request: RenderRequest, files: ModelFiles) -> int:
     """Frames that a clip must have to be made longer."""
-    backward = _extension(request).direction == "backward"
-    return _shared(request.chain.overlap + backward, files)
+    return _shared(request.chain.overlap + is_backward(request), files)
 
 
 def source_handover(ledger: ModelLedger, request: RenderRequest, new: RenderRequest) -> Handover:
@@ -205,16 +230,20 @@ def source_handover(ledger: ModelLedger, request: RenderRequest, new: RenderRequ
         new: Request of its first chunk.
 
     Raises:
-        MediaError: If the clip is too short or cannot be read.
+        MediaError: If the clip, or what was kept of it, is too short or cannot be read.
     """
     extend, chain, files = _extension(request), request.chain, ledger.files
-    backward = extend.direction == "backward"
-    kept = extend.latents is not None
     latents = read_latents(extend.latents) if extend.latents else _encoded(ledger, request, new)
-    if backward:
+    needed = chain.overlap + is_backward(request)
+    there = 0 if latents.video is None else latents.video.shape[1]
+    if latents.video is None or there < needed:
+        raise MediaError(
+            f"{extend.latents or extend.path} has {there} latent frames; expected at least "
+            f"{needed} to hand {chain.overlap} on; nearest is a smaller chain.overlap"
+        )
+    if is_backward(request):
         return handed_back(files, latents, chain, new)
-    assert latents.video is not None, "clips that are extended have pictures"
-    if not kept:
+    if not extend.latents:
         return Handover(video=latents.video, audio=latents.audio)
     frames = _shared(latents.video.shape[1], files)
     last = request.model_copy(update={"num_frames": frames})
@@ -225,21 +254,37 @@ def _encoded(ledger: ModelLedger, request: RenderRequest, new: RenderRequest) ->
     """Frames at the end of a clip, or at its start, and the sound of the same time."""
     extend, files = _extension(request), ledger.files
     assert extend.path is not None, "clips of runs are located before"
-    backward, info = extend.direction == "backward", probe(extend.path)
-    count, shared = request.chain.overlap, frames_to_go_on_from(request, files)
-    if backward:
+    shared = frames_to_go_on_from(request, files)
+    if is_backward(request):
         frames = read_frames(extend.path, shared, files.factors.time)
     else:
         frames = read_last_frames(extend.path, shared)
     video = encode_frames(ledger, frames, (request.height, request.width))[0]
-    if not request.audio:
-        return Latents(video=video, audio=None)
-    rate = files.audio_vae.latents_per_second
-    start_s = 0.0 if backward else max(0.0, (info.num_frames - shared) / request.fps)
-    sound = read_soundtrack(extend.path, start_s=start_s, duration_s=shared / request.fps)
-    there = int(sound.waveform.shape[1] / sound.sample_rate_hz * rate)
-    wanted = _behind(files, count, new) if backward else round(shared / request.fps * rate)
-    return Latents(video=video, audio=encode_sound(ledger, sound, min(there, wanted))[0])
+    sound = _encoded_sound(ledger, request, new) if request.audio else None
+    return Latents(video=video, audio=sound)
+
+
+def _encoded_sound(
+    ledger: ModelLedger, request: RenderRequest, new: RenderRequest
+) -> Tensor | None:
+    """The sound of the frames that are shared; ``None`` where the clip's ends before."""
+    extend, files = _extension(request), ledger.files
+    assert extend.path is not None, "clips of runs are located before"
+    shared, rate = frames_to_go_on_from(request, files), files.audio_vae.latents_per_second
+    before = 0 if is_backward(request) else probe(extend.path).num_frames - shared
+    duration_s = shared / request.fps
+    sound = read_audio(extend.path, start_s=max(0, before) / request.fps, max_duration_s=duration_s)
+    if sound is None:
+        return None
+    if is_backward(request):
+        # It is placed by its end: silence stands for what the clip lacks of it.
+        count = _behind(files, request.chain.overlap, new)
+        missing = round(duration_s * sound.sample_rate_hz) - sound.waveform.shape[1]
+        sound = replace(sound, waveform=F.pad(sound.waveform, (0, max(0, missing))))
+    else:
+        there = int(sound.waveform.shape[1] / sound.sample_rate_hz * rate)
+        count = min(there, round(duration_s * rate))
+    return encode_sound(ledger, sound, count)[0] if count else None
 
 
 def read_latents(path: str | Path) -> Latents:

@@ -15,7 +15,7 @@ from rayreel.media.joining import crossfaded
 from rayreel.media.video import stream_frames
 from rayreel.models.audio_vae import resample, to_stereo
 from rayreel.pipelines.chain import ChunkStore
-from rayreel.pipelines.chunks import Chunk, plan_chunks
+from rayreel.pipelines.chunks import Chunk, is_backward, plan_chunks
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.timeline import backward_stretches, decode_stretches, forward_stretches
 from rayreel.types import Audio, ClipStream, Latents, SoundStream
@@ -50,7 +50,7 @@ def join_chunks(
     files, overlap = pipeline.ledger.files, request.chain.overlap
     time, rate = files.factors.time, files.vocoder.sample_rate_hz if request.audio else 0
     chunks = plan_chunks(request, time)
-    backward = request.extend is not None and request.extend.direction == "backward"
+    backward = is_backward(request)
     stretches = (backward_stretches if backward else forward_stretches)(chunks, overlap, time)
     frames = decode_stretches(pipeline.decode, stretches, store, time)
     parts: list[_Part] = [_Rendered(pipeline, store, stretch.chunk) for stretch in stretches]
@@ -165,7 +165,7 @@ def _pieces(
         if index + 1 < len(parts):
             shown = round(starts[index + 1] * rate / fps)
             least = round((starts[index + 1] - parts[index + 1].skip) * rate / fps) + fade
-            end = max(min(shown, offset + waveform.shape[1]), least)
+            end = max(min(shown, offset + waveform.shape[1]), least, begin + fade)
         missing = max(0, end - offset - waveform.shape[1])
         yield F.pad(waveform, (0, missing))[:, begin - offset : end - offset]
         begin = end - fade
