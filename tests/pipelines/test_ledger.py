@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from rayreel.checkpoints.lora import Adapter
+from rayreel.checkpoints.tiny import locate_model
+from rayreel.config.conditions import AdapterSpec
 from rayreel.config.jobs import MemorySpec
+from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.pipelines import OneStage, TwoStage
+from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import Clip
-from tests.pipelines.small import distilled, pinned, small, tiny_ledger
+from tests.pipelines.small import DEVICE, distilled, pinned, small, tiny_ledger
 
 FIELDS = tuple(MemorySpec.model_fields)
 POLICIES = ("per_call", "offload", "disk")
@@ -134,6 +138,38 @@ def test_an_adapter_of_strength_0_is_no_other_transformer():
     silent = Adapter(adapter.file, 0.0)
     with ledger.transformer() as base, ledger.with_loras(silent).transformer() as same:
         assert same is base
+
+
+def test_adapters_of_other_requests_are_not_kept(repository):
+    """A list may name a new adapter in every row."""
+    ledger = tiny_ledger()
+    lora = AdapterSpec(path=str(repository / "manifests/modes/in-context-lora.safetensors"))
+    rows = [lora.model_copy(update={"strength": strength}) for strength in (0.5, 1.0)]
+    for row in rows:
+        for _ in range(2):
+            request = small(loras=(row,))
+            pipeline = TwoStage(ledger)
+            for view in (pipeline.base(request), pipeline.distilled(request), ledger):
+                with view.transformer() as model:
+                    assert not next(model.parameters()).is_meta
+    # The base once, and each row's two sets once.
+    assert ledger.loads.count("Transformer") == 5
+    assert len([key for key in ledger._holdings if key[0] == "transformer"]) == 3
+
+
+def test_a_writer_shares_the_weights_of_the_text_encoder(tmp_path):
+    write_tiny_gemma(tmp_path, seed=0, chat=True)
+    spec = locate_model("tiny").model_copy(update={"gemma": str(tmp_path)})
+    ledger = ModelLedger(spec, DEVICE)
+    with ledger.enhancer() as alone:
+        expected = {name: p.clone() for name, p in alone.named_parameters()}
+    with ledger.text_encoder() as encoder, ledger.enhancer() as writer:
+        own = {p.data_ptr() for p in encoder.gemma.parameters()}
+        shared = {n for n, p in writer.named_parameters() if p.data_ptr() in own}
+        assert all(torch.equal(p, expected[n]) for n, p in writer.named_parameters())
+    assert {n for n in expected if "language_model" in n} <= shared
+    # A writer that is dropped takes nothing of the encoder along.
+    assert not any(p.is_meta for p in encoder.gemma.parameters())
 
 
 def test_resident_networks_are_preloaded_and_others_are_not():

@@ -144,7 +144,7 @@ class TextEncoderFiles:
     def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype, in safetensors' spelling, of the language model's weights."""
         return {
-            new: (self.file.shape(old), self.file.dtype(old)) for new, old in self._names.items()
+            new: (self.file.shape(old), self.file.dtype(old)) for new, old in self.names.items()
         }
 
     def outline(self) -> Gemma:
@@ -171,7 +171,7 @@ class TextEncoderFiles:
         """
         return {
             new: cast_weight(new, self.file.tensor(old).to(device), dtype)
-            for new, old in self._names.items()
+            for new, old in self.names.items()
             if wanted(new)
         }
 
@@ -185,7 +185,7 @@ class TextEncoderFiles:
         return self.config.text_config
 
     @cached_property
-    def _names(self) -> dict[str, str]:
+    def names(self) -> dict[str, str]:
         """Names in the files by name in the network."""
         rules = _LAYOUTS[self.config.model_type]
         return {new: old for old in self.file.names if (new := keys.rename(old, rules))}

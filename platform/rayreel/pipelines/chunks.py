@@ -179,39 +179,44 @@ def handed_over(
         new: Request of the next chunk.
     """
     assert latents.video is not None, "chains have pictures"
-    count = chain.overlap
-    shared_s = _shared(count, files) / last.fps
-    # In latent frames of the last chunk's own clock.
-    offset = round((last.duration_s - shared_s) * files.audio_vae.latents_per_second)
     sound = latents.audio if new.audio else None
-    return Handover(
-        video=latents.video[:, -count:], audio=None if sound is None else sound[:, offset:]
-    )
+    if sound is not None:
+        # What the last chunk has of it after all that is its own.
+        sound = sound[:, sound.shape[1] - shared_sound(files, chain, last, backward=False) :]
+    return Handover(video=latents.video[:, -chain.overlap :], audio=sound)
 
 
 def handed_back(files: ModelFiles, latents: Latents, chain: Chain, new: RenderRequest) -> Handover:
     """What the chunk before a finished one takes of it; arguments as of ``handed_over``."""
     assert latents.video is not None, "chains have pictures"
-    count = chain.overlap
     sound = latents.audio if new.audio else None
+    if sound is not None:
+        sound = sound[:, : shared_sound(files, chain, new, backward=True)]
     return Handover(
-        video=latents.video[:, 1 : count + 1],
-        audio=None if sound is None else sound[:, : _behind(files, count, new)],
+        video=latents.video[:, 1 : chain.overlap + 1],
+        audio=sound,
         backward=True,
         first=latents.video[:, :1],
     )
 
 
+def shared_sound(files: ModelFiles, chain: Chain, earlier: RenderRequest, *, backward: bool) -> int:
+    """Latent frames of sound that a chunk shares with the one after it in time.
+
+    Args:
+        files: The model.
+        chain: Says how many latent frames of the picture are handed on.
+        earlier: Request of the chunk.
+        backward: Whether it was rendered after the other one.
+    """
+    rate = files.audio_vae.latents_per_second
+    own_s = (earlier.num_frames - _shared(chain.overlap + backward, files)) / earlier.fps
+    return round(earlier.duration_s * rate) - round(own_s * rate)
+
+
 def _shared(count: int, files: ModelFiles) -> int:
     """Frames that so many latent frames decode to."""
     return files.factors.time * (count - 1) + 1
-
-
-def _behind(files: ModelFiles, count: int, new: RenderRequest) -> int:
-    """Latent frames of sound from the first shared frame of a chunk to its end."""
-    rate = files.audio_vae.latents_per_second
-    own_s = (new.num_frames - _shared(count + 1, files)) / new.fps
-    return round(new.duration_s * rate) - round(own_s * rate)
 
 
 def frames_to_go_on_from(request: RenderRequest, files: ModelFiles) -> int:
@@ -278,7 +283,7 @@ def _encoded_sound(
         return None
     if is_backward(request):
         # It is placed by its end: silence stands for what the clip lacks of it.
-        count = _behind(files, request.chain.overlap, new)
+        count = shared_sound(files, request.chain, new, backward=True)
         missing = round(duration_s * sound.sample_rate_hz) - sound.waveform.shape[1]
         sound = replace(sound, waveform=F.pad(sound.waveform, (0, max(0, missing))))
     else:

@@ -26,7 +26,7 @@ from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.models.vocoder import BandwidthExtendedVocoder, Vocoder
-from rayreel.pipelines.devices import Device, supported_quantization
+from rayreel.pipelines.devices import Device, release_memory, supported_quantization
 from rayreel.pipelines.holding import Holding, Resident, Source, Wanted, hold
 
 M = TypeVar("M", bound=nn.Module)
@@ -134,9 +134,22 @@ class ModelLedger:
         return self._lent("text_encoder", source)
 
     def enhancer(self) -> AbstractContextManager[TextGenerator]:
-        """Language model that writes prompts; raises ``CheckpointError`` where it cannot."""
-        source = self._source(TextGeneratorFiles(self.files.text_encoder).network())
-        return self._lent("enhancer", replace(source, blocks=lambda writer: writer.layers))
+        """Language model that writes prompts; raises ``CheckpointError`` where it cannot.
+
+        What of it the text encoder has on the device is not there twice.
+        """
+        network = TextGeneratorFiles(self.files.text_encoder).network()
+
+        def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
+            there = self._encoder_weights()
+            shared = {new: there[old] for new, old in network.names.items() if old in there}
+            own = network.weights(
+                device, self.dtype, wanted=lambda n: wanted(n) and n not in shared
+            )
+            return own | {name: tensor for name, tensor in shared.items() if wanted(name)}
+
+        source = Source(network.outline, weights, lambda writer: writer.layers)
+        return self._lent("enhancer", source)
 
     def transformer(self) -> AbstractContextManager[Transformer]:
         """The transformer with this view's adapters."""
@@ -158,6 +171,7 @@ class ModelLedger:
         source = Source(network.outline, weights, lambda model: model.transformer_blocks)
         if exchanged:
             return self._exchanged(network, source, fusion)
+        self._drop_foreign()
         return self._lent("transformer", source, self._variant)
 
     def audio_encoder(self) -> AbstractContextManager[AudioEncoder]:
@@ -227,6 +241,31 @@ class ModelLedger:
                 exchange_adapters(model, network.stored(changed), fused, fusion)
                 self._exchange["fused"] = fusion
             yield model
+
+    def _drop_foreign(self) -> None:
+        """Keep the adapters of one request at a time: a list may name any number of them."""
+        mine = self._foreign(self.adapters)
+        for key, holding in list(self._holdings.items()):
+            component, variant = key
+            if not mine or component != "transformer" or holding.users:
+                continue
+            if self._foreign(variant[0]) not in ((), mine):
+                del self._holdings[key]
+                self._fusions.pop(variant[0], None)
+                release_memory(self.device)
+
+    def _foreign(self, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
+        """Adapters that are not the model's own."""
+        own = {id(adapter.file) for adapter in self.files.adapters(distilled=True)}
+        return tuple(a for a in adapters if id(a.file) not in own)
+
+    def _encoder_weights(self) -> dict[str, Tensor]:
+        """Weights of the language model that stays on the device, by name in its files."""
+        holding = self._holdings.get(("text_encoder", None))
+        if not isinstance(holding, Resident) or holding.network is None:
+            return {}
+        state = holding.network.gemma.state_dict()
+        return {old: state[new] for new, old in self.files.text_encoder.names.items()}
 
     def _fusion(self, network: Network[Transformer], adapters: Sequence[Adapter]) -> Fusion:
         key = _effective(adapters)

@@ -5,15 +5,12 @@ import importlib.metadata
 import json
 import logging
 import platform
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
-
-from tqdm import tqdm
 
 from rayreel.checkpoints.compatibility import text_encoder_warning
 from rayreel.checkpoints.files import ModelFiles
@@ -25,10 +22,12 @@ from rayreel.config.jobs import RenderSpec, StageName
 from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
 from rayreel.errors import CheckpointError, ClusterError, RayreelError, SpecError
+from rayreel.pipelines.chunks import num_chunks
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.image import image_faults
 from rayreel.pipelines.phases import batch_key
 from rayreel.runs.pools import choose_devices, make_pools
+from rayreel.runs.progress import Progress, following
 from rayreel.runs.report import write_report
 from rayreel.runs.requests import PlannedRow, plan_rows
 from rayreel.stages.base import ItemFailure, RenderItem, Result
@@ -113,7 +112,9 @@ def render(spec: RenderSpec) -> RenderSummary:
             preflight(pools, free)
             _write_run_file(storage, spec, files, devices, pools)
             names = {row.item_id: row.name for row in reversed(rows)}
-            _follow(run(left, pools), ledger, names, total=len(left))
+            chunks = {item.item_id: num_chunks(item.request, files.factors.time) for item in left}
+            with following(chunks, storage) as progress:
+                _follow(run(left, pools), ledger, names, progress)
     entries = ledger.read()
     ids = {row.item_id for row in rows}
     if unseen := ids - entries.keys():
@@ -162,32 +163,13 @@ def unfinished(rows: Sequence[PlannedRow], finished: dict[str, LedgerEntry]) -> 
 
 
 def _follow(
-    results: Iterable[Result], ledger: Ledger, names: Mapping[str, str], *, total: int
+    results: Iterable[Result], ledger: Ledger, names: Mapping[str, str], progress: Progress
 ) -> None:
     """Count results as they come, and record those that failed; stages record what they finish."""
-    failed = 0
-    # A log file takes a line of progress now and then, and a terminal a moving bar.
-    interval_s = 0.1 if sys.stderr.isatty() else 10
-    with tqdm(
-        total=total, unit="clip", desc="starting workers", smoothing=0, mininterval=interval_s
-    ) as progress:
-        for number, result in enumerate(results, start=1):
-            if number == 1:
-                # The first clip has waited for the workers: it does not count for the estimate.
-                progress.reset()
-                progress.initial = 1
-                progress.set_description("rendering", refresh=False)
-            if isinstance(result, ItemFailure):
-                failed += 1
-                ledger.append(_failed_entry(result))
-                progress.write(
-                    f"failed: {names[result.item_id]} in {result.stage}: {result.message}",
-                    file=sys.stderr,
-                )
-            progress.set_postfix(
-                done=number - failed, failed=failed, left=total - number, refresh=False
-            )
-            progress.update()
+    for result in results:
+        if isinstance(result, ItemFailure):
+            ledger.append(_failed_entry(result))
+        progress.finish(result, names[result.item_id])
 
 
 def _failed_entry(failure: ItemFailure) -> LedgerEntry:

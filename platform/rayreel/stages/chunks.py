@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from safetensors.torch import load, save
@@ -61,6 +63,12 @@ class StoredChunks:
 def chunk_name(item_id: str, index: int) -> str:
     """Name of a chunk's file in a run directory; a clip of one piece is its chunk 0."""
     return f"{FOLDER}/{item_id}-{index:04d}.safetensors"
+
+
+def finished_chunks(storage: Storage) -> Counter[str]:
+    """How many chunks each clip of a run has so far, by item."""
+    stems = (PurePosixPath(name).stem for name in storage.names(FOLDER))
+    return Counter(stem.rpartition("-")[0] for stem in stems)
 
 
 def _packed(chunk: FinishedChunk) -> bytes:
