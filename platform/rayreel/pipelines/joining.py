@@ -1,10 +1,11 @@
 """The chunks of a long clip as one clip: frames end to end, sound faded from one to the next."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,13 +16,16 @@ from rayreel.media.joining import crossfaded
 from rayreel.media.video import stream_frames
 from rayreel.models.audio_vae import resample, to_stereo
 from rayreel.pipelines.chain import ChunkStore
-from rayreel.pipelines.chunks import Chunk, is_backward, plan_chunks
+from rayreel.pipelines.chunks import Chunk, is_backward, plan_chunks, shared_sound
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.timeline import backward_stretches, decode_stretches, forward_stretches
 from rayreel.types import Audio, ClipStream, Latents, SoundStream
 
 FADE_S = 0.01
-"""Length of the crossfade at a joint."""
+"""Length of the crossfade at a joint, and of the end of a sound that none follows."""
+
+_BEYOND = 2
+"""Latent frames of sound that a chunk is decoded with behind its own: up to the joint and more."""
 
 
 class DecodingPipeline(Protocol):
@@ -53,7 +57,10 @@ def join_chunks(
     backward = is_backward(request)
     stretches = (backward_stretches if backward else forward_stretches)(chunks, overlap, time)
     frames = decode_stretches(pipeline.decode, stretches, store, time)
-    parts: list[_Part] = [_Rendered(pipeline, store, stretch.chunk) for stretch in stretches]
+    parts: list[_Part] = [
+        _Rendered(pipeline, request, store, stretch.chunk, after.chunk if after else None)
+        for stretch, after in zip(stretches, [*stretches[1:], None], strict=True)
+    ]
     if request.extend:
         assert request.extend.path is not None, "clips of runs are located before"
         source = _Source(request.extend.path, probe(request.extend.path), rate)
@@ -91,8 +98,10 @@ class _Rendered:
     """A chunk that was rendered."""
 
     pipeline: DecodingPipeline
+    whole: RenderRequest
     store: ChunkStore
     chunk: Chunk
+    after: Chunk | None
 
     @property
     def skip(self) -> int:
@@ -103,11 +112,27 @@ class _Rendered:
         return self.chunk.keep
 
     def sound(self) -> Tensor:
-        done = self.store.load(self.chunk.index)
-        assert done is not None, "chunks are joined when all are rendered"
-        audio = self.pipeline.decode(self.chunk.request, replace(done.latents, video=None)).audio
+        latents = self._latents(self.chunk)
+        if self.after:
+            # Sound ends before the last frame does, and so before the joint.
+            shared = shared_sound(
+                self.pipeline.ledger.files,
+                self.whole.chain,
+                self.chunk.request,
+                backward=is_backward(self.whole),
+            )
+            beyond = self._latents(self.after)[:, shared : shared + _BEYOND]
+            latents = torch.cat([latents, beyond], dim=1)
+        alone = Latents(video=None, audio=latents)
+        audio = self.pipeline.decode(self.chunk.request, alone).audio
         assert isinstance(audio, Audio), "a chunk has its sound whole"
         return audio.waveform
+
+    def _latents(self, chunk: Chunk) -> Tensor:
+        done = self.store.load(chunk.index)
+        assert done is not None, "chunks are joined when all are rendered"
+        assert done.latents.audio is not None, "all chunks of a clip with sound have some"
+        return done.latents.audio
 
 
 @dataclass(frozen=True)
@@ -150,8 +175,7 @@ def _pieces(
 ) -> Generator[Tensor, None, None]:
     """The sound of each part from joint to joint, overlapping by the fade.
 
-    A joint lies where the next part is first shown, or as close to it as both sounds reach: sound
-    ends some hundredths of a second before its frames do.
+    A joint lies where the next part is first shown, or as close to it as both sounds reach.
     """
     fade = _fade(rate)
     # Frame of the clip at which each part is first shown.
@@ -165,7 +189,16 @@ def _pieces(
         if index + 1 < len(parts):
             shown = round(starts[index + 1] * rate / fps)
             least = round((starts[index + 1] - parts[index + 1].skip) * rate / fps) + fade
-            end = max(min(shown, offset + waveform.shape[1]), least, begin + fade)
-        missing = max(0, end - offset - waveform.shape[1])
-        yield F.pad(waveform, (0, missing))[:, begin - offset : end - offset]
+            end = max(min(shown, offset + waveform.shape[1]), least)
+        if (missing := end - offset - waveform.shape[1]) > 0:
+            waveform = F.pad(_faded_out(waveform, fade), (0, missing))
+        yield waveform[:, begin - offset : end - offset]
         begin = end - fade
+
+
+def _faded_out(waveform: Tensor, fade: int) -> Tensor:
+    """The same sound, ending in silence."""
+    weights = torch.ones(waveform.shape[1])
+    last = min(fade, len(weights))
+    weights[len(weights) - last :] = torch.linspace(1, 0, last + 2)[1:-1]
+    return waveform * weights
