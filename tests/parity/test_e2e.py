@@ -118,7 +118,7 @@ class Run:
     @cached_property
     def stage1(self) -> dict[str, Tensor]:
         phase = Phase(
-            name="stage1", downscale=2, sigmas=phases.first_sigmas(self.request), guided=True
+            name="stage1", downscale=2, sigmas=phases.guided_sigmas(self.request), guided=True
         )
         return self.denoise(self.ledger, phase)
 
@@ -210,7 +210,7 @@ def test_every_state_of_a_stage(case, run_of):
 
 @pytest.mark.parametrize("case", [*cases(FILE, "stage1"), *cases(FILE, "stage2")])
 def test_noise_levels_of_a_stage(case, run_of):
-    own = {"stage1": phases.first_sigmas(run_of(case).request), "stage2": STAGE_2.sigmas}[case.name]
+    own = {"stage1": phases.guided_sigmas(run_of(case).request), "stage2": STAGE_2.sigmas}[case.name]
     case.assert_close(own, case.inputs["sigmas"])
     assert own[0].item() == pytest.approx(case.options["noise_scale"], rel=1e-6)
 

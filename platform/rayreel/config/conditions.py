@@ -89,7 +89,8 @@ class Extension(StrictModel):
     path: str | None = Field(default=None, description="video file or URI")
     clip: str | None = Field(default=None, description="or the id of a finished clip")
     run: str | None = Field(
-        default=None, description="run directory of `clip`; by default the job's own output"
+        default=None,
+        description="run directory of `clip`, from the current folder; by default the job's output",
     )
     direction: Literal["forward", "backward"] = Field(
         default="forward", description="whether what is added comes after it or before"

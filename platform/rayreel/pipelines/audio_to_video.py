@@ -9,9 +9,8 @@ from rayreel.config.sampling import Guidance
 from rayreel.media.audio import read_soundtrack
 from rayreel.models.audio_vae import to_stereo
 from rayreel.pipelines import conditions
-from rayreel.pipelines.base import Defaults, PipelineTraits
+from rayreel.pipelines.base import Defaults
 from rayreel.pipelines.inputs import EncodedRequest, encode_sound
-from rayreel.pipelines.phases import Phase
 from rayreel.pipelines.states import audio_target
 from rayreel.pipelines.two_stage import TwoStage
 from rayreel.types import Audio, ClipStream, Latents
@@ -20,26 +19,13 @@ from rayreel.types import Audio, ClipStream, Latents
 class AudioToVideo(TwoStage):
     """The sound's latents are frozen in both stages, and only the picture is guided."""
 
-    traits = PipelineTraits(
-        stages=2,
-        guided=True,
-        needs=("upsampler", "distilled_lora"),
-        asks=("soundtrack",),
-        takes=("images",),
-    )
+    traits = replace(TwoStage.traits, asks=("soundtrack",), takes=("images",))
+    audio_conditions = (conditions.kept,) * 2
 
     @classmethod
     def defaults(cls, files: ModelFiles) -> Defaults:
         """No guidance of a sound that does not change."""
         return replace(super().defaults(files), audio=Guidance())
-
-    def first_phase(self, request: RenderRequest) -> Phase:
-        """Beside the frozen sound."""
-        return replace(super().first_phase(request), audio=conditions.kept)
-
-    def second_phase(self, request: RenderRequest) -> Phase:
-        """The same."""
-        return replace(super().second_phase(request), audio=conditions.kept)
 
     def start(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """The sound of each request."""

@@ -1,6 +1,5 @@
 """What a pipeline is: a list of phases that a request goes through."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
@@ -11,14 +10,16 @@ from rayreel.config.presets import default_guidance
 from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.watch import Watch
-from rayreel.pipelines import phases
+from rayreel.pipelines import conditions, phases
 from rayreel.pipelines.chain import MemoryStore, first_image, render_chain
 from rayreel.pipelines.chunks import is_chained
+from rayreel.pipelines.conditions import AudioConditions, VideoConditions
 from rayreel.pipelines.decoding import decode
 from rayreel.pipelines.enhance import enhance
 from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger
+from rayreel.pipelines.phases import Phase
 from rayreel.pipelines.resolve import resolve
 from rayreel.pipelines.sources import read_sources
 from rayreel.types import Clip, ClipStream, Latents
@@ -77,13 +78,19 @@ class Defaults:
     audio: Guidance
 
 
-class Pipeline(ABC):
+class Pipeline:
     """A way of sampling; takes its ledger of networks once and requests per call.
 
-    ``generate`` and ``refine`` are apart so that a job can give each its own workers.
+    As it stands it has one stage; pipelines say what they do otherwise. ``generate`` and ``refine``
+    are apart so that a job can give each its own workers.
     """
 
     traits: ClassVar[PipelineTraits]
+    # What picture and sound are conditioned on, in the first stage and in the second.
+    video_conditions: ClassVar[tuple[VideoConditions, VideoConditions]] = (conditions.pinned,) * 2
+    audio_conditions: ClassVar[tuple[AudioConditions, AudioConditions]] = (
+        conditions.continued_sound,
+    ) * 2
 
     def __init__(self, ledger: ModelLedger, watch: Watch | None = None) -> None:
         """Keep the ledger; networks load when they are first used.
@@ -116,9 +123,25 @@ class Pipeline(ABC):
         """Sampler of the first stage where a request names none."""
         return "euler"
 
-    @abstractmethod
+    def first_phase(self, request: RenderRequest) -> Phase:
+        """What the first stage runs: at half size if there is a second one."""
+        stages, guided = self.traits.stages, self.guided(request)
+        phase = phases.first_stage(request, downscale=stages, guided=guided)
+        return replace(phase, video=self.video_conditions[0], audio=self.audio_conditions[0])
+
+    def first_weights(self, request: RenderRequest) -> ModelLedger:
+        """With which transformer."""
+        return self.base(request) if self.guided(request) else self.distilled(request)
+
+    def start(self, batch: Sequence[EncodedRequest]) -> list[Latents] | None:  # noqa: ARG002 - as above
+        """What it starts from; ``None`` for noise alone."""
+        return None
+
     def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
         """First stage: from noise to latents, for requests of one ``batch_key``."""
+        request = batch[0].request
+        ledger, phase = self.first_weights(request), self.first_phase(request)
+        return phases.denoise(ledger, batch, phase, self.start(batch), watch=self.watch)
 
     def refine(
         self,

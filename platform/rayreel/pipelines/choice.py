@@ -1,5 +1,6 @@
 """Which pipeline a request goes to where it names none, and why."""
 
+from rayreel.config.conditions import Chain
 from rayreel.config.request import RenderRequest
 
 GENERAL = "two_stage"
@@ -25,7 +26,10 @@ def choose_pipeline(request: RenderRequest, *, image_model: bool) -> tuple[str, 
         (not request.video, "text_to_audio", "it has no picture"),
         (request.num_frames == 1 and image_model, "image", "it is a single frame"),
         (
-            request.num_frames > 1 and {0, request.num_frames - 1} <= pinned,
+            request.num_frames > 1
+            and {0, request.num_frames - 1} <= pinned
+            and not request.extend
+            and request.chain == Chain(),
             "keyframes",
             "it has images at its first and last frame",
         ),

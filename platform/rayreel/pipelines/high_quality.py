@@ -7,7 +7,7 @@ from rayreel.config.request import RenderRequest
 from rayreel.diffusion.schedulers import LTX2Scheduler
 from rayreel.pipelines.base import Defaults
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.phases import Phase, first_sigmas
+from rayreel.pipelines.phases import Phase, guided_sigmas
 from rayreel.pipelines.states import video_target
 from rayreel.pipelines.two_stage import TwoStage
 
@@ -44,7 +44,7 @@ class HighQuality(TwoStage):
         phase = super().first_phase(request)
         if request.scheduler == "ltx2":
             tokens = video_target(self.ledger, request, phase.downscale).tokens
-            phase = replace(phase, sigmas=first_sigmas(request, LTX2Scheduler(tokens=tokens)))
+            phase = replace(phase, sigmas=guided_sigmas(request, LTX2Scheduler(tokens=tokens)))
         return phase
 
     def second_phase(self, request: RenderRequest) -> Phase:

@@ -15,7 +15,7 @@ from rayreel.config.sampling import Guidance
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser, VelocityModel
 from rayreel.diffusion.protocols import Denoiser, Scheduler
 from rayreel.diffusion.samplers import SAMPLERS
-from rayreel.diffusion.schedulers import SCHEDULERS, STAGE_2_SIGMAS
+from rayreel.diffusion.schedulers import DISTILLED_SIGMAS, SCHEDULERS, STAGE_2_SIGMAS
 from rayreel.diffusion.watch import Watch, watched
 from rayreel.models.upsampler import upsample_latents
 from rayreel.pipelines import conditions
@@ -74,7 +74,25 @@ def batch_key(request: RenderRequest) -> tuple[object, ...]:
     )
 
 
-def first_sigmas(request: RenderRequest, scheduler: Scheduler | None = None) -> Tensor:
+def first_stage(request: RenderRequest, *, downscale: int, guided: bool) -> Phase:
+    """From noise to a clip, by guidance or by distilled weights.
+
+    Args:
+        request: Resolved.
+        downscale: Divisor of its width and height.
+        guided: Whether its steps and its guidance apply.
+    """
+    sigmas = guided_sigmas(request) if guided else request.sigmas or DISTILLED_SIGMAS
+    return Phase(
+        name="stage1",
+        downscale=downscale,
+        sigmas=torch.as_tensor(sigmas),
+        guided=guided,
+        sampler=request.sampler or "euler",
+    )
+
+
+def guided_sigmas(request: RenderRequest, scheduler: Scheduler | None = None) -> Tensor:
     """Noise levels of a guided stage: the request's own, or its scheduler's over its steps.
 
     Args:

@@ -11,7 +11,6 @@ from torch import Tensor
 from rayreel.config.conditions import Retake
 from rayreel.config.request import RenderRequest
 from rayreel.diffusion.patchifiers import audio_positions, video_positions
-from rayreel.diffusion.schedulers import DISTILLED_SIGMAS
 from rayreel.media.audio import read_soundtrack
 from rayreel.media.container import probe
 from rayreel.media.video import stream_frames
@@ -24,7 +23,7 @@ from rayreel.pipelines.inputs import (
     encode_sound,
     read_frames,
 )
-from rayreel.pipelines.phases import Phase, denoise, first_sigmas
+from rayreel.pipelines.phases import Phase
 from rayreel.pipelines.states import audio_target, video_target
 from rayreel.types import Audio, ClipStream, Latents
 
@@ -42,32 +41,22 @@ class RetakeVideo(Pipeline):
     traits = PipelineTraits(
         stages=1, guided=False, uses=("distilled_lora",), asks=("retake",), takes=()
     )
+    video_conditions = (conditions.retaken_video,) * 2
 
     @classmethod
     def guided(cls, request: RenderRequest) -> bool:
         """As the request says: by distilled weights or by guidance."""
         return _retake(request).guided
 
-    def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
-        """All of the denoising, at the video's size."""
-        request = batch[0].request
-        guided = self.guided(request)
-        sigmas = (
-            first_sigmas(request) if guided else torch.tensor(request.sigmas or DISTILLED_SIGMAS)
-        )
-        phase = Phase(
-            name="stage1",
-            downscale=1,
-            sigmas=sigmas,
-            guided=guided,
-            sampler=request.sampler or "euler",
-            video=conditions.retaken_video,
-            # Sound that the video does not have is made from nothing.
-            audio=conditions.retaken_audio if _has_sound(request) else conditions.continued_sound,
-        )
-        ledger = self.base(request) if guided else self.distilled(request)
-        start = [self._encoded(encoded.request) for encoded in batch]
-        return denoise(ledger, batch, phase, start, watch=self.watch)
+    def first_phase(self, request: RenderRequest) -> Phase:
+        """At the video's size; sound that the video does not have is made from nothing."""
+        phase = super().first_phase(request)
+        audio = conditions.retaken_audio if _has_sound(request) else phase.audio
+        return replace(phase, audio=audio)
+
+    def start(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
+        """The whole video."""
+        return [self._encoded(encoded.request) for encoded in batch]
 
     def decode(self, request: RenderRequest, latents: Latents) -> ClipStream:
         """The video with the stretch put in."""

@@ -55,6 +55,9 @@ def read_sources(request: RenderRequest, files: ModelFiles) -> Sourced:
     request = request.model_copy(update=values)
     if frames := _frames(request, files.factors.time):
         request = request.model_copy(update={"num_frames": frames, "seconds": None})
+    if request.num_frames == 1 and request.video and not request.extend:
+        # A picture, which has no sound.
+        request = request.model_copy(update={"audio": False})
     return Sourced(request=request, notes=notes)
 
 

@@ -2,12 +2,11 @@
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.request import RenderRequest
-from rayreel.pipelines.base import Defaults, PipelineTraits
+from rayreel.pipelines.base import Defaults, Pipeline, PipelineTraits
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.one_stage import OneStage
 
 
-class TextToAudio(OneStage):
+class TextToAudio(Pipeline):
     """The audio stream of the transformer alone, guided."""
 
     traits = PipelineTraits(stages=1, guided=True, takes=(), makes_video=False)

@@ -8,52 +8,24 @@ from rayreel.config.request import RenderRequest
 from rayreel.pipelines.base import Pipeline, PipelineTraits
 from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.phases import Phase, denoise, first_sigmas, second_stage, upsample
+from rayreel.pipelines.phases import Phase, denoise, second_stage, upsample
 from rayreel.types import Latents
 
 
 class TwoStage(Pipeline):
-    """The standard pipeline: structure from guidance at half size, detail from refinement.
-
-    Its variants say which phases they run instead, and with which weights.
-    """
+    """The standard pipeline: structure from guidance at half size, detail from refinement."""
 
     traits = PipelineTraits(stages=2, guided=True, needs=("upsampler", "distilled_lora"))
     refines_sound: ClassVar[bool] = False
 
-    def first_phase(self, request: RenderRequest) -> Phase:
-        """Guided, at half size."""
-        return Phase(
-            name="stage1",
-            downscale=2,
-            sigmas=first_sigmas(request),
-            guided=True,
-            sampler=request.sampler or "euler",
-        )
-
     def second_phase(self, request: RenderRequest) -> Phase:
-        """Unguided, at full size."""
-        return second_stage(request)
-
-    def first_weights(self, request: RenderRequest) -> ModelLedger:
-        """The model as it is."""
-        return self.base(request)
+        """What the second stage runs: a few unguided steps at full size."""
+        video, audio = self.video_conditions[1], self.audio_conditions[1]
+        return replace(second_stage(request), video=video, audio=audio)
 
     def second_weights(self, request: RenderRequest) -> ModelLedger:
-        """The distilled model."""
+        """With which transformer."""
         return self.distilled(request)
-
-    def generate(self, batch: Sequence[EncodedRequest]) -> list[Latents]:
-        """Denoising at half size."""
-        request = batch[0].request
-        phase = self.first_phase(request)
-        return denoise(
-            self.first_weights(request), batch, phase, self.start(batch), watch=self.watch
-        )
-
-    def start(self, batch: Sequence[EncodedRequest]) -> list[Latents] | None:  # noqa: ARG002
-        """What the first stage starts from; ``None`` for noise."""
-        return None
 
     def refine(self, batch: Sequence[EncodedRequest], latents: Sequence[Latents]) -> list[Latents]:
         """Double and refine the picture.

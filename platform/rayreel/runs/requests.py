@@ -130,6 +130,9 @@ class _Planner:
         notes = [*sourced.notes]
         if request.num_frames == 1 and request.video and pipeline_of(request).traits.stages:
             notes.append("a single frame of the video model: the spec names no image_model")
+        longest_s = self.files.transformer.positional_embedding_max_pos[0]
+        if request.video and not is_chained(request) and request.duration_s > longest_s:
+            notes.append(f"in one piece, past the {longest_s:g} s that the positions cover")
         if request.extend and not request.extend.latents:
             notes.append("goes on from encoded frames: there are no latents of the clip")
         return self._identified(
