@@ -3,7 +3,7 @@
 from rayreel.pipelines.base import Pipeline, PipelineTraits
 from rayreel.pipelines.distilled import Distilled
 from rayreel.pipelines.one_stage import OneStage
-from rayreel.pipelines.registry import PIPELINE_CLASSES, pipeline_of
+from rayreel.pipelines.registry import PIPELINE_CLASSES, pipeline_for, pipeline_of
 from rayreel.pipelines.two_stage import TwoStage
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "Pipeline",
     "PipelineTraits",
     "TwoStage",
+    "pipeline_for",
     "pipeline_of",
 ]
