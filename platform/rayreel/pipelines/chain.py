@@ -118,7 +118,7 @@ def render_chain(
             batch = [replace(encoded, handover=handover)]
             latents = pipeline.refine(batch, pipeline.generate(batch))[0]
             done = FinishedChunk(
-                latents=on_cpu(latents),
+                latents=_packed(on_cpu(latents)),
                 prompt=written.prompt,
                 note=written.note,
                 reaches=chunk.reaches,
@@ -141,6 +141,18 @@ def on_cpu(latents: Latents) -> Latents:
     )
 
 
+def _packed(latents: Latents) -> Latents:
+    """The same latents, laid out as in a file.
+
+    What a chain goes on from after a crash comes from there, and other layouts are rounded
+    otherwise.
+    """
+    return Latents(
+        video=None if latents.video is None else latents.video.contiguous(),
+        audio=None if latents.audio is None else latents.audio.contiguous(),
+    )
+
+
 def _neighbours(chunks: Sequence[Chunk]) -> list[tuple[Chunk, Chunk | None]]:
     return list(zip(chunks, [*chunks[1:], None], strict=True))
 
@@ -153,7 +165,6 @@ def _handover(
     return handed_over(ledger.files, latents, chunk.request, request.chain, after.request)
 
 
-@torch.inference_mode()
 def _contexts(
     ledger: ModelLedger, request: RenderRequest, known: Mapping[str, TextContext]
 ) -> dict[str, TextContext]:
@@ -165,7 +176,8 @@ def _contexts(
     texts = {text for text in (request.prompt, request.negative_prompt) if text is not None}
     contexts = {text: known[text] for text in texts & known.keys()}
     if new := texts - known.keys():
-        with ledger.text_encoder() as encoder:
+        # Lent before inference starts: a writer that shares its weights could not be built after.
+        with ledger.text_encoder() as encoder, torch.inference_mode():
             contexts |= {text: encoder([text])[0] for text in new}
     return contexts
 
