@@ -210,7 +210,9 @@ def test_every_state_of_a_stage(case, run_of):
 
 @pytest.mark.parametrize("case", [*cases(FILE, "stage1"), *cases(FILE, "stage2")])
 def test_noise_levels_of_a_stage(case, run_of):
-    own = {"stage1": phases.guided_sigmas(run_of(case).request), "stage2": STAGE_2.sigmas}[case.name]
+    own = {"stage1": phases.guided_sigmas(run_of(case).request), "stage2": STAGE_2.sigmas}[
+        case.name
+    ]
     case.assert_close(own, case.inputs["sigmas"])
     assert own[0].item() == pytest.approx(case.options["noise_scale"], rel=1e-6)
 

@@ -110,6 +110,11 @@ def test_requests_that_cannot_share_a_batch_have_another_key(ledger, other):
     assert key(ledger) != key(ledger, **other)
 
 
+def test_silent_requests_of_other_rates_have_another_key(ledger):
+    """Positions are in seconds."""
+    assert key(ledger, audio=False) != key(ledger, audio=False, fps=8)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -1,16 +1,20 @@
 """What a request asks that its pipeline or its model cannot do, told by field."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.request import RenderRequest
+from rayreel.media.mux import write_clip
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.choice import GENERAL
 from rayreel.pipelines.faults import request_faults
+from rayreel.types import Clip
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +29,13 @@ def found():
     return faults
 
 
+MODES = Path(__file__).parents[2] / "manifests/modes"
 VIDEO = {"path": "a.mp4"}
 # What each pipeline has to be asked for.
 ASKED: dict[str, dict[str, Any]] = {
-    "ic_lora": {"references": [VIDEO]},
+    "ic_lora": {"references": [{"path": str(MODES / "harbour.mp4")}]},
     "keyframes": {"images": [{"path": "a.png"}]},
-    "audio_to_video": {"soundtrack": {"path": "a.wav"}},
+    "audio_to_video": {"soundtrack": {"path": str(MODES / "bell.wav")}, "num_frames": 25},
     "retake": {"retake": {**VIDEO, "start_s": 1, "end_s": 2}},
     "text_to_audio": {"video": False},
 }
@@ -101,6 +106,22 @@ def test_all_misfits_are_named(found):
             "about sound",
         ),
         ({"num_frames": 1, "fps": 60}, "num_frames", "too short for sound"),
+        (
+            {"images": [{"path": "a.png", "frame": 8}, {"path": "b.png", "frame": 8}]},
+            "images.1.frame",
+            "8 is pinned by images.0 already",
+        ),
+        ({"pipeline": "retake", "sampler": "cfg_plus_plus"}, "retake", "retake needs it"),
+        (
+            {"pipeline": "high_quality", "stage2_sigmas": [0.9, 0.001, 0]},
+            "stage2_sigmas",
+            "no level before 0 for res_2s; expected more than 0.0011",
+        ),
+        (
+            {"pipeline": "one_stage", "sampler": "res_2s", "sigmas": [1, 0.0005, 0]},
+            "sigmas",
+            "expected more than 0.0011",
+        ),
         ({"chain": {"chunk_frames": 26}}, "chain.chunk_frames", "nearest are 25 and 33"),
         (
             {"num_frames": 33, "chain": {"chunk_frames": 9, "overlap": 2}},
@@ -115,7 +136,7 @@ def test_all_misfits_are_named(found):
         (
             {"pipeline": "retake", "retake": {**VIDEO, "start_s": 6, "end_s": 7}},
             "retake.start_s",
-            "behind the end of the video, which lasts 5.04 s",
+            "behind the end of the video; expected less than 5.04",
         ),
         (
             {"pipeline": "retake", "retake": {**VIDEO, "start_s": 1, "end_s": 2}, "width": 100},
@@ -129,3 +150,75 @@ def test_a_fault_names_field_and_remedy(found, fields, field, fault):
     (name, said), *_ = found(**fields).items()
     assert name == field
     assert re.search(fault, said), said
+
+
+REFERENCE = {"path": str(MODES / "harbour.mp4")}
+ADAPTER = {"path": str(MODES / "in-context-lora.safetensors")}
+TRACK = {"path": str(MODES / "bell.wav")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "fault"),
+    [
+        (
+            {"references": [REFERENCE], "loras": [ADAPTER], "width": 192},
+            "width",
+            "192 is not a multiple of 128, which the adapter's reference scale 2 needs; .* 256",
+        ),
+        ({"references": [TRACK]}, "references.0.path", "no video"),
+        (
+            {"references": [{**REFERENCE, "mask": TRACK["path"]}]},
+            "references.0.mask",
+            "no video",
+        ),
+    ],
+    ids=str,
+)
+def test_references_that_cannot_be_followed_are_told_before_work_starts(
+    found, fields, field, fault
+):
+    said = found(pipeline="ic_lora", num_frames=25, **{"height": 128, "width": 128, **fields})
+    assert re.search(fault, said[field]), said
+
+
+@pytest.mark.parametrize(
+    ("frames", "nearest"), [(25, None), (1, None), (9, "nearest: 7|nearest: 10")]
+)
+def test_a_mask_has_a_frame_or_spreads_over_latent_frames(found, tmp_path, frames, nearest):
+    mask = tmp_path / "mask.mp4"
+    write_clip(mask, Clip(frames=torch.zeros(frames, 32, 32, 3, dtype=torch.uint8), fps=24))
+    said = found(
+        pipeline="ic_lora",
+        num_frames=25,
+        width=128,
+        height=128,
+        references=[{**REFERENCE, "mask": str(mask)}],
+    )
+    if nearest is None:
+        assert not said
+    else:
+        assert re.search(nearest, said["references.0.mask"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "fault"),
+    [
+        ({"soundtrack": TRACK}, "soundtrack", "1.25 s of sound .* nearest num_frames is 25"),
+        (
+            {"soundtrack": {**TRACK, "duration_s": 0.5}, "num_frames": 25},
+            "soundtrack",
+            "nearest num_frames is 9",
+        ),
+        ({"soundtrack": {**TRACK, "start_s": 9}}, "soundtrack.path", "ends at 1.25 s"),
+        (
+            {"soundtrack": {"path": str(MODES / "left-half.png")}},
+            "soundtrack.path",
+            "left-half.png",
+        ),
+        ({"soundtrack": TRACK, "num_frames": 1}, "num_frames", "nearest is 9"),
+    ],
+    ids=str,
+)
+def test_soundtracks_that_do_not_last_are_told_before_work_starts(found, fields, field, fault):
+    said = found(pipeline="audio_to_video", **fields)
+    assert re.search(fault, said[field]), said

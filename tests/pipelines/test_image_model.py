@@ -141,6 +141,11 @@ def test_a_reference_that_cannot_serve_is_named(flux, tmp_path):
         picture_of(flux, images=(pinned(tmp_path / "missing.png"),))
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    return ModelFiles(locate_model("tiny"))
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -152,16 +157,16 @@ def test_a_reference_that_cannot_serve_is_named(flux, tmp_path):
         ({"enhance": True}, "'enhance'"),
     ],
 )
-def test_what_a_single_image_cannot_do_is_said(flux, picture, fields, said):
+def test_what_a_single_image_cannot_do_is_said(flux, tiny, picture, fields, said):
     count, strength = fields.pop("images", 0), fields.pop("strength", 1.0)
     request = single(images=(pinned(picture, strength=strength),) * count, **fields)
-    assert len(SingleImage.faults(request)) == 1
+    assert len(SingleImage.faults(request, tiny)) == 1
     with pytest.raises(ItemError, match=said):
         pipeline(flux)(request)
 
 
-def test_requests_and_folders_in_order_have_no_faults(flux, picture):
-    assert SingleImage.faults(single(images=(pinned(picture),) * 3)) == []
+def test_requests_and_folders_in_order_have_no_faults(flux, tiny, picture):
+    assert SingleImage.faults(single(images=(pinned(picture),) * 3), tiny) == []
     assert faults_of(flux, guidance=3) == ""
 
 

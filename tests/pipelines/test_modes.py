@@ -1,6 +1,7 @@
 """What each mode keeps as it is, and what it makes anew."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from rayreel.media.mux import write_clip
 from rayreel.media.video import read_clip
 from rayreel.models.audio_vae import resample, to_stereo
 from rayreel.pipelines import PIPELINE_CLASSES, conditions, phases
-from rayreel.pipelines.inputs import encode_frames, encode_sound
+from rayreel.pipelines.inputs import encodable, encode_frames, encode_sound
 from rayreel.pipelines.sources import read_sources
 from rayreel.pipelines.states import audio_target, video_target
-from rayreel.types import Audio
+from rayreel.types import Audio, Clip
 from tests.pipelines.small import pinned, small, small_resolved
 
 HARBOUR = {"width": 128, "height": 64, "num_frames": 25}
@@ -93,6 +94,26 @@ def test_a_retake_of_one_stream_keeps_the_other(ledger, modes, kept):
     frames = torch.equal(clip.frames, source.frames)
     sound = torch.equal(clip.audio.waveform, source.audio.waveform)
     assert (frames, sound) == (kept == "video", kept == "audio")
+
+
+def test_a_stretch_past_the_end_of_the_sound_changes_no_sample(ledger, modes):
+    source, (_, _, clip) = retaken(ledger, modes, start_s=1.02, end_s=1.04)
+    assert torch.equal(clip.audio.waveform, source.audio.waveform)
+    assert not torch.equal(clip.frames[-1], source.frames[-1])
+
+
+def test_sound_is_made_where_the_video_has_none_any_more(ledger, modes, tmp_path):
+    source = read_clip(modes / "harbour.mp4")
+    assert source.audio is not None
+    short = Audio(waveform=source.audio.waveform[:, :6000], sample_rate_hz=24000)
+    write_clip(tmp_path / "short.mp4", replace(source, audio=short))
+    _, (_, _, clip) = retaken(
+        ledger, modes, path=str(tmp_path / "short.mp4"), start_s=0.6, end_s=0.8
+    )
+    made = clip.audio.waveform
+    assert made.shape[1] > 0.8 * 24000
+    assert made[:, int(0.65 * 24000) : int(0.75 * 24000)].std() > 0.001
+    assert made[:, 6000 : int(0.5 * 24000)].std() == 0
 
 
 def test_a_guided_retake_follows_the_prompt_and_steps(ledger, modes):
@@ -237,7 +258,7 @@ def test_adapters_that_disagree_about_the_scale_are_refused(ledger, modes, in_co
     with safe_open(in_context.path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     other.write_bytes(save(tensors, {"reference_downscale_factor": "1"}))
-    with pytest.raises(ItemError, match="disagree about reference_downscale_factor"):
+    with pytest.raises(ItemError, match="disagree about the scales"):
         follow(ledger, modes, in_context, loras=[in_context, AdapterSpec(path=str(other))])
 
 
@@ -330,3 +351,49 @@ def test_sound_of_any_kind_serves_as_a_soundtrack(ledger, modes):
     mono = Audio(waveform=resample(bell.waveform[:1], 24000, 8000), sample_rate_hz=8000)
     stereo = Audio(waveform=to_stereo(mono.waveform), sample_rate_hz=8000)
     assert torch.equal(encode_sound(ledger, mono, 20), encode_sound(ledger, stereo, 20))
+
+
+@pytest.mark.parametrize(("rate", "written"), [(192000, 96000), (10000, 11025), (44100, 44100)])
+def test_sound_is_brought_to_a_rate_that_can_be_written(rate, written):
+    sound = Audio(waveform=torch.zeros(2, rate), sample_rate_hz=rate)
+    made = encodable(sound)
+    assert made.sample_rate_hz == written
+    assert made.waveform.shape == (2, written)
+
+
+def test_a_mask_is_cut_to_the_frames_of_its_reference(ledger, modes, tmp_path):
+    """White from frame 25 on, which a clip of 25 frames does not reach."""
+    frames = torch.zeros(49, 32, 32, 3, dtype=torch.uint8)
+    frames[25:] = 255
+    write_clip(tmp_path / "mask.mp4", Clip(frames=frames, fps=24), crf=0)
+    request = resolved(
+        ledger, pipeline="ic_lora", width=256, height=128, num_frames=25,
+        references=[{"path": str(modes / "harbour.mp4"), "mask": str(tmp_path / "mask.mp4")}],
+    )  # fmt: skip
+    encoded = phases.encode(ledger, [request])[0]
+    (item,) = conditions.references(ledger, encoded, video_target(ledger, request, 2))
+    assert isinstance(item, AttentionStrength)
+    assert isinstance(item.strength, torch.Tensor)
+    assert item.strength.max() < 0.02
+
+
+def test_the_adapter_says_how_many_frames_a_reference_leaves_out(
+    ledger, modes, in_context, tmp_path
+):
+    other = tmp_path / "every-second.safetensors"
+    with safe_open(in_context.path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    other.write_bytes(save(tensors, {"reference_temporal_scale_factor": "2"}))
+    view = ledger.with_loras(ledger.files.adapter(AdapterSpec(path=str(other))))
+    request = resolved(
+        ledger, pipeline="ic_lora", width=256, height=128, num_frames=25,
+        references=[{"path": str(modes / "harbour.mp4")}],
+    )  # fmt: skip
+    encoded = phases.encode(ledger, [request])[0]
+    items: Any = conditions.references(view, encoded, video_target(ledger, request, 2))
+    (item,) = items
+    source = read_clip(modes / "harbour.mp4", sound=False).frames
+    # The first frame, then 1, 3, 5 ...: 13 of 25, of which 9 make whole latent frames.
+    kept = torch.cat([source[:1], source[1::2]])[:9]
+    assert torch.equal(item.latent, encode_frames(ledger, kept, (64, 128)))
+    assert item.temporal_scale == 2

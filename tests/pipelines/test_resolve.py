@@ -13,6 +13,7 @@ from rayreel.config.presets import (
     sampling_defaults,
 )
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT, RenderRequest
+from rayreel.diffusion.schedulers import STAGE_2_SIGMAS
 from rayreel.types import ScaleFactors
 from tests.pipelines.small import resolved as resolved_request
 
@@ -98,6 +99,32 @@ def test_a_distilled_request_drops_what_steers_guidance():
     )
     assert request == resolved(pipeline="distilled")
     assert request.steps is request.negative_prompt is request.video_guidance is None
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "idle"),
+    [
+        ("text_to_audio", {"width": 64, "height": 64, "crf": 3}),
+        ("two_stage", {"audio_format": "m4a"}),
+        ("two_stage", {"stage2_sigmas": STAGE_2_SIGMAS}),
+        ("two_stage", {"loras": [{"path": "a", "strength": 0}]}),
+        ("two_stage", {"chain": {"overlap": 3}}),
+        ("one_stage", {"stage2_sigmas": (0.5, 0)}),
+        ("image", {"loras": [{"path": "a"}], "sampler": "res_2s"}),
+    ],
+    ids=str,
+)
+def test_what_changes_nothing_is_dropped(pipeline, idle):
+    plain = {"pipeline": pipeline, "num_frames": 1 if pipeline == "image" else 9}
+    assert resolved(**plain, **idle) == resolved(**plain)
+
+
+def test_a_negative_prompt_that_nothing_is_pushed_from_is_dropped():
+    free = {"cfg_scale": 1.0}
+    request = resolved(video_guidance=free, audio_guidance=free, negative_prompt="dull")
+    assert request.negative_prompt is None
+    pushed = resolved(video_guidance=free, audio_guidance=free, sampler="cfg_plus_plus")
+    assert pushed.negative_prompt
 
 
 def test_a_seed_is_not_invented():

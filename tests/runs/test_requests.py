@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
@@ -22,6 +24,7 @@ from rayreel.runs.requests import PlannedRow, plan_rows
 from rayreel.runs.spec import read_render_spec
 
 # Valid in every pipeline.
+TARGET = "transformer_blocks.0.attn1.to_q"
 SIZE = {"width": 128, "height": 64, "num_frames": 9}
 
 
@@ -103,6 +106,53 @@ def with_image(path, **fields):
 def test_a_faulty_row_names_field_and_remedy(refusal, fields, fault):
     (line,) = refusal(row(**fields))
     assert re.match(f"row 1: field {fault}", line), line
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "fault"),
+    [
+        ({}, {"a": (2, 2)}, "is not a LoRA"),
+        ({}, {"x.lora_A.weight": (2, 2), "x.lora_B.weight": (2, 2)}, "changes none of this model"),
+        (
+            {"reference_downscale_factor": "two"},
+            {f"diffusion_model.{TARGET}.lora_{ab}.weight": shape
+             for ab, shape in (("A", (1, 128)), ("B", (128, 1)))},
+            "'reference_downscale_factor' is 'two'; expected a positive whole number",
+        ),
+    ],
+    ids=["no LoRA", "of another model", "scale"],
+)  # fmt: skip
+def test_an_adapter_of_a_row_is_looked_at_before_work_starts(
+    refusal, tmp_path, metadata, tensors, fault
+):
+    path = tmp_path / "lora.safetensors"
+    weights = {name: torch.zeros(shape) for name, shape in tensors.items()}
+    path.write_bytes(save(weights, metadata or None))
+    (line,) = refusal(row(loras=[{"path": str(path)}]))
+    assert line.startswith("row 1: field 'loras.0.path':")
+    assert fault in line
+
+
+def test_adapters_are_local_files(refusal):
+    (line,) = refusal(row(loras=[{"path": "s3://bucket/a.safetensors"}]))
+    assert line.endswith("s3://bucket/a.safetensors is no local file, which adapters are read from")
+
+
+def test_a_length_is_stated_once(refusal, planned):
+    fields = {key: value for key, value in row().items() if key != "num_frames"}
+    (line,) = refusal({**fields, "num_frames": 9, "seconds": 1})
+    assert "num_frames says the length already" in line
+    (one,) = planned({**fields, "seconds": 1}, defaults={"num_frames": 49})
+    assert one.request.num_frames == 25
+    (other,) = planned({**fields, "num_frames": 9}, defaults={"seconds": 2})
+    assert other.request.num_frames == 9
+
+
+def test_a_clip_to_extend_has_to_be_there(refusal, tmp_path):
+    for run in (tmp_path, "nope://x"):
+        (line,) = refusal(row(extend={"clip": "0a", "run": str(run)}))
+        assert line.startswith("row 1: field 'extend.")
+        assert str(run) in line
 
 
 def test_an_image_past_the_end_names_the_last_frame(refusal, image):
@@ -414,7 +464,11 @@ def test_a_clip_too_small_for_the_decoder_is_refused(refusal):
     assert "nearest is 64" in fault
 
 
-def test_a_clip_too_short_for_sound_is_refused_unless_it_is_silent(refusal, planned):
-    (fault,) = refusal(row(num_frames=1, fps=60))
+def test_a_sound_too_short_to_be_one_is_refused(refusal):
+    (fault,) = refusal(row(num_frames=1, fps=60, video=False))
     assert "1 frames at 60 fps are too short for sound" in fault
-    assert planned(row(num_frames=1, fps=60, audio=False))
+
+
+def test_a_single_frame_is_a_picture_without_sound(planned):
+    (planned_row,) = planned(row(num_frames=1))
+    assert not planned_row.request.audio

@@ -43,11 +43,11 @@ def _add(digest: "hashlib.blake2b", path: Path) -> None:
 
 
 def fingerprint_folder(path: Path) -> str:
-    """Hash of a language model's folder: its weights as above, its JSON files whole."""
+    """Hash of a language model's folder: weights as above, JSON files and templates whole."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(path.iterdir()):
         if file.suffix == ".safetensors":
             digest.update(f"{file.name}:{fingerprint_file(file)}".encode())
-        elif file.suffix == ".json":
+        elif file.suffix in {".json", ".jinja"}:
             digest.update(file.name.encode() + hashlib.blake2b(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -60,21 +60,27 @@ class Adapter:
         return self.file.path.stem
 
     @property
-    def reference_downscale(self) -> int | None:
-        """Target pixels per pixel of the reference video that it was trained on, if it says so.
+    def reference_scales(self) -> tuple[int, int] | None:
+        """Scales of the reference videos that it was trained on, if it says any.
+
+        Target pixels per reference pixel along height and width, and target frames per reference
+        frame.
 
         Raises:
-            CheckpointError: If that is no positive whole number.
+            CheckpointError: If one is no positive whole number.
         """
-        stated = self.file.metadata.get("reference_downscale_factor")
-        if stated is None:
+        names = ("reference_downscale_factor", "reference_temporal_scale_factor")
+        stated = [self.file.metadata.get(name) for name in names]
+        if not any(stated):
             return None
-        if not stated.isdecimal() or int(stated) < 1:
-            raise CheckpointError(
-                f"{self.file.path}: metadata 'reference_downscale_factor' is {stated!r}; expected "
-                "a positive whole number"
-            )
-        return int(stated)
+        for name, value in zip(names, stated, strict=True):
+            if value is not None and (not value.isdecimal() or int(value) < 1):
+                raise CheckpointError(
+                    f"{self.file.path}: metadata {name!r} is {value!r}; expected a positive whole "
+                    "number"
+                )
+        space, time = (int(value or 1) for value in stated)
+        return space, time
 
     def targets(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Factors]:
         """What it holds for each weight that it changes, from the header and its scalars.

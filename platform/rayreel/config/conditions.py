@@ -90,7 +90,7 @@ class Extension(StrictModel):
     clip: str | None = Field(default=None, description="or the id of a finished clip")
     run: str | None = Field(
         default=None,
-        description="run directory of `clip`, from the current folder; by default the job's output",
+        description="run directory of `clip`; by default the job's own output",
     )
     direction: Literal["forward", "backward"] = Field(
         default="forward", description="whether what is added comes after it or before"

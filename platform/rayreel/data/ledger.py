@@ -53,6 +53,9 @@ class LedgerEntry(StrictModel):
         default=None, ge=0, description="Size of the file of a done item."
     )
     error: FailureRecord | None = Field(default=None, description="What happened to a failed item.")
+    num_frames: int | None = Field(
+        default=None, ge=0, description="Frames of a done item; 0 for sound alone."
+    )
     seed: int | None = Field(default=None, description="Seed that the item was rendered with.")
     prompts: tuple[str, ...] = Field(
         default=(), description="Prompts that were written for the item, one for each chunk."

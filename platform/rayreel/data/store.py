@@ -5,6 +5,7 @@ read. Columns that people filter on are plain; tensors are one safetensors blob,
 bfloat16, and nobody who looks for a key reads them.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class RecordStore:
         self._storage = storage
         self._places: dict[str, _Place] = {}
         self._read: set[str] = set()
+        self._look_again_at = 0.0
 
     def get(self, key: str) -> Record | None:
         """The record of a key, whoever wrote it; ``None`` where there is none.
@@ -99,7 +101,12 @@ class RecordStore:
 
     def _refresh(self) -> None:
         """Learn the keys of parts that were not there yet."""
-        for name in self._storage.names(FOLDER):
+        if time.monotonic() < self._look_again_at:
+            return
+        names = self._storage.names(FOLDER)
+        # A long listing takes seconds, and what it misses is only computed twice.
+        self._look_again_at = time.monotonic() + len(names) // 100
+        for name in names:
             if name in self._read:
                 continue
             with self._opened(name) as part:

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from rayreel.errors import MediaError
@@ -52,6 +52,8 @@ def load_image(source: bytes | str | Path) -> Tensor:
             return torch.from_numpy(np.array(_to_srgb(ImageOps.exif_transpose(image), name)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaError(f"{name} is too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{name} is of no format that Pillow reads") from error
     except _DAMAGED as error:
         raise MediaError(f"cannot read {name}: {error}") from error
 

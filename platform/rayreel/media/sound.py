@@ -24,6 +24,12 @@ BLOCK_SAMPLES = 1024
 
 WAV_HEADER_BYTES = 44
 
+AAC_RATES_HZ = (
+    *(96000, 88200, 64000, 48000, 44100, 32000, 24000),
+    *(22050, 16000, 12000, 11025, 8000, 7350),
+)
+"""Sampling rates that AAC can be written with."""
+
 # PyAV's packets are generic for type checkers only.
 AnyPacket: TypeAlias = "Packet[Any]"
 

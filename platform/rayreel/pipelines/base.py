@@ -91,6 +91,8 @@ class Pipeline:
     audio_conditions: ClassVar[tuple[AudioConditions, AudioConditions]] = (
         conditions.continued_sound,
     ) * 2
+    # Sampler of the second stage.
+    refiner: ClassVar[str] = "euler"
 
     def __init__(self, ledger: ModelLedger, watch: Watch | None = None) -> None:
         """Keep the ledger; networks load when they are first used.
@@ -108,8 +110,13 @@ class Pipeline:
         return cls.traits.guided
 
     @classmethod
-    def faults(cls, request: RenderRequest) -> list[Fault]:  # noqa: ARG003 - as above
+    def faults(cls, request: RenderRequest, files: ModelFiles) -> list[Fault]:  # noqa: ARG003
         """What it cannot do of a request, beside what is checked for all pipelines."""
+        return []
+
+    @classmethod
+    def notes(cls, request: RenderRequest, files: ModelFiles) -> list[str]:  # noqa: ARG003
+        """What a person should know of a resolved request."""
         return []
 
     @classmethod

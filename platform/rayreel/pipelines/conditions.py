@@ -2,7 +2,7 @@
 
 # ruff: noqa: ARG001 - all of them are called alike
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rayreel.checkpoints.lora import Adapter
 from rayreel.conditioning.attention import AttentionStrength
 from rayreel.conditioning.base import ConditioningItem
 from rayreel.conditioning.keyframes import Keyframe
@@ -19,13 +20,12 @@ from rayreel.conditioning.replacement import LatentReplacement, SoundReplacement
 from rayreel.config.conditions import VideoReference
 from rayreel.diffusion.states import AudioTarget, VideoTarget
 from rayreel.errors import ItemError
-from rayreel.media.video import read_mask
+from rayreel.media.video import read_mask, stream_frames
 from rayreel.pipelines.inputs import (
     EncodedRequest,
     Handover,
     encode_frames,
     encode_image,
-    read_frames,
 )
 from rayreel.pipelines.ledger import ModelLedger
 
@@ -64,13 +64,8 @@ def keyframes(ledger: ModelLedger, encoded: EncodedRequest, target: VideoTarget)
 
 def references(ledger: ModelLedger, encoded: EncodedRequest, target: VideoTarget) -> VideoItems:
     """Pinned images, then the videos that an in-context adapter follows, at its scale."""
-    scale = reference_scale(ledger)
+    scale, temporal = reference_scales(ledger.adapters)
     factors = ledger.files.factors
-    if rest := (target.shape.height % scale or target.shape.width % scale):
-        raise ItemError(
-            f"{target.shape.height}x{target.shape.width} latent positions do not divide by the "
-            f"adapter's reference scale {scale} ({rest} left over)"
-        )
     size = (
         target.shape.height // scale * factors.height,
         target.shape.width // scale * factors.width,
@@ -78,25 +73,37 @@ def references(ledger: ModelLedger, encoded: EncodedRequest, target: VideoTarget
     frames = target.shape.pixel_frames(factors)
     items = list(pinned(ledger, encoded, target))
     for reference in encoded.request.references:
-        pixels = read_frames(reference.path, frames, factors.time)
+        pixels = _every(stream_frames(reference.path, stop=frames, chunk=1), temporal)
         latent = encode_frames(ledger, pixels, size)
-        item = ReferenceVideo(latent=latent, strength=reference.strength, downscale_factor=scale)
-        weights = _attention(reference, latent)
+        item = ReferenceVideo(
+            latent=latent,
+            strength=reference.strength,
+            downscale_factor=scale,
+            temporal_scale=temporal,
+        )
+        weights = _attention(reference, latent, factors.time)
         items.append(item if weights is None else AttentionStrength(item, weights))
     return items
 
 
-def reference_scale(ledger: ModelLedger) -> int:
-    """Target pixels per reference pixel, as the metadata of the transformer's adapters says.
+def reference_scales(adapters: Iterable[Adapter]) -> tuple[int, int]:
+    """Target pixels per reference pixel, and target frames per reference frame, as adapters say.
 
     Raises:
         ItemError: If adapters disagree.
     """
-    stated = {adapter.name: adapter.reference_downscale for adapter in ledger.adapters}
+    stated = {adapter.name: adapter.reference_scales for adapter in adapters}
     scales = {scale for scale in stated.values() if scale is not None}
     if len(scales) > 1:
-        raise ItemError(f"adapters disagree about reference_downscale_factor: {stated}")
-    return scales.pop() if scales else 1
+        raise ItemError(f"adapters disagree about the scales of their references: {stated}")
+    return scales.pop() if scales else (1, 1)
+
+
+def _every(frames: Iterable[Tensor], step: int) -> Iterator[Tensor]:
+    """The first frame, and every ``step``-th one from the second on."""
+    for index, frame in enumerate(frames):
+        if index == 0 or (index - 1) % step == 0:
+            yield frame
 
 
 def continued_sound(
@@ -155,12 +162,14 @@ def _resized(latent: Tensor, *, height: int, width: int) -> Tensor:
     return F.interpolate(latent[None].float(), size=size, mode="trilinear", align_corners=False)
 
 
-def _attention(reference: VideoReference, latent: Tensor) -> Tensor | float | None:
+def _attention(
+    reference: VideoReference, latent: Tensor, time_factor: int
+) -> Tensor | float | None:
     """Weights of the reference's tokens ``(1, M)``, one for all, or ``None`` for full strength."""
     frames, height, width = latent.shape[2:]
     if reference.mask is None:
         return reference.attention if reference.attention < 1 else None
-    mask = read_mask(reference.mask)[:, None]
+    mask = read_mask(reference.mask, max_frames=time_factor * (frames - 1) + 1)[:, None]
     pixels = F.interpolate(mask, size=(height, width), mode="area")[:, 0]
     if len(pixels) == 1:
         weights = pixels.expand(frames, -1, -1)

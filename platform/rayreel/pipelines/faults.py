@@ -7,6 +7,7 @@ from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.conditions import Chain
 from rayreel.config.request import RenderRequest
 from rayreel.diffusion.guiders import GUIDERS
+from rayreel.diffusion.res2s import LAST_SIGMA
 from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.schedulers import SCHEDULERS
 from rayreel.pipelines.base import Fault, Pipeline
@@ -26,14 +27,17 @@ def request_faults(request: RenderRequest, files: ModelFiles) -> list[Fault]:
     if unknown := list(_unknown_names(request)):
         return unknown
     kind = pipeline_of(request)
-    return [
+    if missing := [field for field in kind.traits.asks if not getattr(request, field)]:
+        return [(field, f"{request.pipeline} needs it") for field in missing]
+    found = [
         *_condition_faults(request, kind),
         *_geometry_faults(request, files, kind),
         *_stream_faults(request, files, kind),
         *_chain_faults(request, files, kind),
         *_sampling_faults(request, files, kind),
-        *kind.faults(request),
     ]
+    # Its own checks open files, which is for requests that are right otherwise.
+    return found or kind.faults(request, files)
 
 
 def _unknown_names(request: RenderRequest) -> Iterator[Fault]:
@@ -52,11 +56,8 @@ def _unknown_names(request: RenderRequest) -> Iterator[Fault]:
 
 
 def _condition_faults(request: RenderRequest, kind: type[Pipeline]) -> Iterator[Fault]:
-    """Conditions that the pipeline needs, or does not know what to do with."""
+    """Conditions that the pipeline does not know what to do with, or that cannot be met."""
     traits = kind.traits
-    for field in traits.asks:
-        if not getattr(request, field):
-            yield field, f"{request.pipeline} needs it"
     for field in _CONDITIONS:
         if getattr(request, field) and field not in (*traits.asks, *traits.takes):
             others = [
@@ -72,11 +73,18 @@ def _condition_faults(request: RenderRequest, kind: type[Pipeline]) -> Iterator[
                 f"{image.frame} is past the last of {request.num_frames} frames; "
                 f"nearest is {request.num_frames - 1}",
             )
+    frames = [image.frame for image in request.images]
+    for index, frame in enumerate(frames):
+        if frame in frames[:index]:
+            yield (
+                f"images.{index}.frame",
+                f"{frame} is pinned by images.{frames.index(frame)} already; expected another one",
+            )
     if request.retake and request.retake.start_s >= request.duration_s:
         yield (
             "retake.start_s",
-            f"{request.retake.start_s:g} s is behind the end of the video, which lasts "
-            f"{request.duration_s:.2f} s",
+            f"{request.retake.start_s:g} s is behind the end of the video; expected less than "
+            f"{request.duration_s:.2f}",
         )
 
 
@@ -180,8 +188,18 @@ def _chain_faults(
 def _sampling_faults(
     request: RenderRequest, files: ModelFiles, kind: type[Pipeline]
 ) -> Iterator[Fault]:
-    if request.sampler and SAMPLERS[request.sampler]().needs_uncond and not kind.guided(request):
-        yield "sampler", f"{request.sampler} needs guidance, which {request.pipeline} has not"
+    sampler = request.sampler or kind.sampler(files)
+    if SAMPLERS[sampler]().needs_uncond and not kind.guided(request):
+        yield "sampler", f"{sampler} needs guidance, which {request.pipeline} has not"
+    for field, levels, taken in (
+        ("sigmas", request.sigmas, sampler),
+        ("stage2_sigmas", request.stage2_sigmas, kind.refiner),
+    ):
+        if taken == "res_2s" and levels and levels[-2] <= LAST_SIGMA:
+            yield (
+                field,
+                f"{levels[-2]:g} is no level before 0 for res_2s; expected more than {LAST_SIGMA}",
+            )
     layers = files.transformer.num_layers
     for stream in ("video_guidance", "audio_guidance"):
         choice = getattr(request, stream)

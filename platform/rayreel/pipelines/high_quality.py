@@ -22,6 +22,8 @@ class HighQuality(TwoStage):
     decides it, as everywhere.
     """
 
+    refiner = "res_2s"
+
     @classmethod
     def defaults(cls, files: ModelFiles) -> Defaults:
         """Fifteen steps, and no perturbed predictions."""
@@ -46,10 +48,6 @@ class HighQuality(TwoStage):
             tokens = video_target(self.ledger, request, phase.downscale).tokens
             phase = replace(phase, sigmas=guided_sigmas(request, LTX2Scheduler(tokens=tokens)))
         return phase
-
-    def second_phase(self, request: RenderRequest) -> Phase:
-        """The same sampler again."""
-        return replace(super().second_phase(request), sampler=request.sampler or "res_2s")
 
     def first_weights(self, request: RenderRequest) -> ModelLedger:
         """A quarter of the distilled adapter."""

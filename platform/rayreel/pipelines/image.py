@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
+from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.conditions import ImageCondition
 from rayreel.config.jobs import ImageModelSpec
 from rayreel.config.request import RenderRequest
@@ -61,7 +62,7 @@ class SingleImage(Pipeline):
     )
 
     @classmethod
-    def faults(cls, request: RenderRequest) -> list[Fault]:
+    def faults(cls, request: RenderRequest, files: ModelFiles) -> list[Fault]:  # noqa: ARG003
         """What of a request a single image cannot do."""
         found = []
         if request.num_frames != 1:
@@ -112,7 +113,7 @@ class SingleImage(Pipeline):
             SpecError: If ``diffusers`` is not installed.
             Cancelled: If the watch says so.
         """
-        if found := self.faults(request):
+        if found := self.faults(request, self.ledger.files):
             raise ItemError("; ".join(f"field {field!r}: {said}" for field, said in found))
         spec = self.ledger.files.spec.image_model
         if spec is None:

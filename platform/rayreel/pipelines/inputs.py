@@ -1,5 +1,6 @@
 """What a request goes in with: its text, its files as latents, and where a chain left off."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from rayreel.config.request import RenderRequest
 from rayreel.diffusion.states import VideoTarget
 from rayreel.errors import MediaError
 from rayreel.media.image import fit, load_image, recompress, to_model_input
+from rayreel.media.sound import AAC_RATES_HZ
 from rayreel.media.video import read_clip
-from rayreel.models.audio_vae import encode_waveform, to_stereo
+from rayreel.models.audio_vae import encode_waveform, resample, to_stereo
 from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.video_vae import tiled_encode
 from rayreel.pipelines.ledger import ModelLedger
@@ -79,15 +81,19 @@ def read_frames(path: str, count: int, factor: int) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_frames(ledger: ModelLedger, frames: Tensor, size: tuple[int, int]) -> Tensor:
+def encode_frames(ledger: ModelLedger, frames: Iterable[Tensor], size: tuple[int, int]) -> Tensor:
     """Frames at a size as a latent ``(1, C, F, H, W)``, long or large ones in tiles.
 
     Args:
         ledger: For the video encoder.
-        frames: RGB ``uint8`` ``(F, H, W, 3)``, 8k + 1 of them.
+        frames: RGB ``uint8``, single ones or chunks ``(F, H, W, 3)``, read one after the other: at
+            their own size they need not fit the memory. Frames past the last 8k + 1 are left out.
         size: Height and width to scale and crop them to.
     """
-    video = to_model_input(fit(frames, *size)).to(ledger.device, ledger.dtype)
+    fitted = [to_model_input(fit(part, *size)).to(ledger.dtype) for part in frames]
+    whole = torch.cat(fitted, dim=2)
+    factor = ledger.files.factors.time
+    video = whole[:, :, : (whole.shape[2] - 1) // factor * factor + 1].to(ledger.device)
     tiling = TileSizeConfig.from_long_side(*size, factor=ledger.files.factors.height)
     with ledger.video_encoder() as encoder:
         return tiled_encode(encoder, video, tiling)
@@ -113,6 +119,14 @@ def encode_sound(ledger: ModelLedger, audio: Audio, frames: int) -> Tensor:
             f"{frames / latents_per_second:.2f} s"
         )
     return latent[:, :, :frames].to(ledger.dtype)
+
+
+def encodable(audio: Audio) -> Audio:
+    """The sound at the nearest rate that AAC knows, where its own is none."""
+    rate = audio.sample_rate_hz
+    nearest = min(AAC_RATES_HZ, key=lambda known: (abs(known - rate), -known))
+    waveform = resample(audio.waveform, rate, nearest)
+    return Audio(waveform=waveform, sample_rate_hz=nearest)
 
 
 def _size(ledger: ModelLedger, target: VideoTarget) -> tuple[int, int]:

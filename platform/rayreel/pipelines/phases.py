@@ -62,7 +62,7 @@ def batch_key(request: RenderRequest) -> tuple[object, ...]:
     """What requests must agree in to be denoised in one batch."""
     return (
         request.pipeline,
-        (request.num_frames, request.height, request.width) if request.video else None,
+        (request.num_frames, request.fps, request.height, request.width) if request.video else None,
         request.duration_s if request.audio else None,
         (request.steps, request.scheduler, request.sampler),
         (request.sigmas, request.stage2_sigmas),
@@ -248,10 +248,11 @@ def _denoiser(
     if not guided:
         return SimpleDenoiser(transformer, positive)
     request = batch[0].request
+    negatives = [encoded.negative for encoded in batch if encoded.negative is not None]
     return GuidedDenoiser(
         model=transformer,
         positive=positive,
-        negative=_joined(ledger, [e.negative for e in batch if e.negative is not None]),
+        negative=_joined(ledger, negatives) if negatives else None,
         video_guidance=request.video_guidance or Guidance(),
         audio_guidance=request.audio_guidance or Guidance(),
         force_uncond=force_uncond,

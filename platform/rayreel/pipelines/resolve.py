@@ -6,6 +6,9 @@ from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.conditions import Chain
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT, RenderRequest
 from rayreel.config.sampling import Guidance
+from rayreel.diffusion.guiders import MultiModalGuider
+from rayreel.diffusion.samplers import SAMPLERS
+from rayreel.diffusion.schedulers import STAGE_2_SIGMAS
 from rayreel.pipelines.chunks import resolved_chain
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ def resolve(request: RenderRequest, files: ModelFiles, kind: "type[Pipeline]") -
     audio = request.audio and kind.traits.makes_audio
     request = request.model_copy(update={"video": kind.traits.makes_video, "audio": audio})
     values: dict[str, Any] = {
+        "loras": tuple(lora for lora in request.loras if lora.strength),
         "steps": (request.steps or defaults.steps) if stepped else None,
         "scheduler": request.scheduler if stepped else "ltx2",
         "sampler": request.sampler or kind.sampler(files),
@@ -48,10 +52,23 @@ def resolve(request: RenderRequest, files: ModelFiles, kind: "type[Pipeline]") -
         ),
         "chain": resolved_chain(request, files) if "chain" in kind.traits.takes else Chain(),
     }
-    if guided:
+    if values["stage2_sigmas"] == STAGE_2_SIGMAS:
+        values["stage2_sigmas"] = None
+    if guided and _needs_negative(values):
         negative = request.negative_prompt
         values["negative_prompt"] = DEFAULT_NEGATIVE_PROMPT if negative is None else negative
+    if kind.traits.stages == 0:
+        values |= {"loras": (), "sampler": None}
+    unused = ("audio_format",) if kind.traits.makes_video else ("width", "height", "crf")
+    values |= {field: RenderRequest.model_fields[field].default for field in unused}
     return request.model_copy(update=values)
+
+
+def _needs_negative(values: dict[str, Any]) -> bool:
+    """Whether anything is pushed away from the negative prompt."""
+    guidances = (values["video_guidance"], values["audio_guidance"])
+    pushes = any(MultiModalGuider(guidance).needs_uncond for guidance in guidances if guidance)
+    return pushes or SAMPLERS[values["sampler"]]().needs_uncond
 
 
 def _over(choice: Guidance | None, default: Guidance) -> Guidance:

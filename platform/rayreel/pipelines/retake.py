@@ -3,25 +3,28 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.conditions import Retake
 from rayreel.config.request import RenderRequest
 from rayreel.diffusion.patchifiers import audio_positions, video_positions
+from rayreel.errors import MediaError
 from rayreel.media.audio import read_soundtrack
 from rayreel.media.container import probe
 from rayreel.media.video import stream_frames
 from rayreel.models.audio_vae import resample, to_stereo
 from rayreel.pipelines import conditions
-from rayreel.pipelines.base import Pipeline, PipelineTraits
+from rayreel.pipelines.base import Fault, Pipeline, PipelineTraits
 from rayreel.pipelines.inputs import (
     EncodedRequest,
+    encodable,
     encode_frames,
     encode_sound,
-    read_frames,
 )
 from rayreel.pipelines.phases import Phase
 from rayreel.pipelines.states import audio_target, video_target
@@ -48,6 +51,14 @@ class RetakeVideo(Pipeline):
         """As the request says: by distilled weights or by guidance."""
         return _retake(request).guided
 
+    @classmethod
+    def faults(cls, request: RenderRequest, files: ModelFiles) -> list[Fault]:
+        """A picture alone has no stretch."""
+        if request.num_frames > files.factors.time:
+            return []
+        said = f"has {request.num_frames} frame; expected at least {files.factors.time + 1}"
+        return [("retake.path", said)]
+
     def first_phase(self, request: RenderRequest) -> Phase:
         """At the video's size; sound that the video does not have is made from nothing."""
         phase = super().first_phase(request)
@@ -68,8 +79,7 @@ class RetakeVideo(Pipeline):
             frames = stream_frames(retake.path)
         if not request.audio or not _has_sound(request):
             return replace(made, frames=frames)
-        sound = read_soundtrack(retake.path, start_s=0, duration_s=request.duration_s)
-        sound = replace(sound, waveform=to_stereo(sound.waveform))
+        sound = _own_sound(request)
         if retake.audio:
             assert isinstance(made.audio, Audio), "a clip of one piece has its sound whole"
             sound = self._mixed(request, sound, made.audio)
@@ -77,16 +87,16 @@ class RetakeVideo(Pipeline):
 
     def _encoded(self, request: RenderRequest) -> Latents:
         path = _retake(request).path
-        frames = read_frames(path, request.num_frames, self.ledger.files.factors.time)
+        frames = stream_frames(path, stop=request.num_frames)
         video = encode_frames(self.ledger, frames, (request.height, request.width))[0]
         if not request.audio or not _has_sound(request):
             return Latents(video=video, audio=None)
-        sound = read_soundtrack(path, start_s=0, duration_s=request.duration_s)
-        # The sound of a video may end before its last frame.
-        missing = round(request.duration_s * sound.sample_rate_hz) - sound.waveform.shape[1]
-        padded = replace(sound, waveform=F.pad(sound.waveform, (0, max(0, missing))))
         tokens = audio_target(self.ledger, request).tokens
-        return Latents(video=video, audio=encode_sound(self.ledger, padded, tokens)[0])
+        own = _own_sound(request)
+        # It may stop before the last frame does.
+        whole = _lasting(own.waveform, round(request.duration_s * own.sample_rate_hz))
+        sound = encode_sound(self.ledger, replace(own, waveform=whole), tokens)
+        return Latents(video=video, audio=sound[0])
 
     def _spliced(
         self, request: RenderRequest, made: Generator[Tensor, None, None]
@@ -96,7 +106,12 @@ class RetakeVideo(Pipeline):
         position = 0
         with closing(made), closing(stream_frames(_retake(request).path, chunk=1)) as old:
             for chunk in made:
-                theirs = torch.cat([next(old) for _ in range(len(chunk))])
+                theirs = torch.cat(list(islice(old, len(chunk))))
+                if len(theirs) < len(chunk):
+                    raise MediaError(
+                        f"{_retake(request).path} ends after {position + len(theirs)} frames; its "
+                        f"header says {request.num_frames}"
+                    )
                 index = torch.arange(position, position + len(chunk))[:, None, None, None]
                 yield torch.where((first <= index) & (index < last), chunk, theirs)
                 position += len(chunk)
@@ -118,23 +133,39 @@ class RetakeVideo(Pipeline):
             hop_length=target.hop_length,
             downsample=target.downsample,
         )
-        first, last = (round(edge * rate) for edge in _overlapping(positions, _retake(request)))
-        made = resample(new.waveform, new.sample_rate_hz, rate)
-        length = old.waveform.shape[1]
-        made = F.pad(made, (0, max(0, length - made.shape[1])))[:, :length]
+        start, end = _overlapping(positions, _retake(request))
+        first, last = round(start * rate), round(end * rate)
+        if first == last:
+            return old
+        length = max(old.waveform.shape[1], last)
+        made = _lasting(resample(new.waveform, new.sample_rate_hz, rate), length)[:, :length]
         inside = torch.arange(length)
         fade = max(1, round(FADE_S * rate))
         weight = torch.minimum(inside - first, last - 1 - inside).div(fade).clamp(0, 1)
         if first == 0:
             weight = ((last - 1 - inside) / fade).clamp(0, 1)
-        return replace(old, waveform=torch.lerp(old.waveform, made, weight))
+        return replace(old, waveform=torch.lerp(_lasting(old.waveform, length), made, weight))
 
 
 def _overlapping(positions: Tensor, retake: Retake) -> tuple[float, float]:
-    """Start and end in seconds of all tokens that overlap the stretch."""
+    """Start and end in seconds of all tokens that overlap the stretch; the same if none does."""
     start, end = positions[0, 0].unbind(-1)
     inside = (end > retake.start_s) & (start < retake.end_s)
+    if not inside.any():
+        # Sound ends some hundredths of a second before its last frame does.
+        return retake.start_s, retake.start_s
     return float(start[inside].min()), float(end[inside].max())
+
+
+def _own_sound(request: RenderRequest) -> Audio:
+    """The video's sound in stereo, as long as it is."""
+    read = read_soundtrack(_retake(request).path, start_s=0, duration_s=request.duration_s)
+    return encodable(replace(read, waveform=to_stereo(read.waveform)))
+
+
+def _lasting(waveform: Tensor, samples: int) -> Tensor:
+    """``(2, N)`` with silence behind it where it has fewer samples."""
+    return F.pad(waveform, (0, max(0, samples - waveform.shape[1])))
 
 
 def _retake(request: RenderRequest) -> Retake:

@@ -43,7 +43,7 @@ def read_sources(request: RenderRequest, files: ModelFiles) -> Sourced:
         if request.extend and info.num_frames < (least := frames_to_go_on_from(request, files)):
             raise MediaError(
                 f"{video.path} has {info.num_frames} frames; expected at least {least} to hand "
-                f"{request.chain.overlap} latent frames on; nearest is a smaller chain.overlap"
+                f"{request.chain.overlap} latent frames on (chain.overlap)"
             )
         makes_sound = request.retake is not None and request.retake.audio
         if request.audio and not info.has_audio and not makes_sound:
@@ -55,7 +55,8 @@ def read_sources(request: RenderRequest, files: ModelFiles) -> Sourced:
     request = request.model_copy(update=values)
     if frames := _frames(request, files.factors.time):
         request = request.model_copy(update={"num_frames": frames, "seconds": None})
-    if request.num_frames == 1 and request.video and not request.extend:
+    still = request.num_frames == 1 and request.video
+    if still and not (request.extend or request.soundtrack):
         # A picture, which has no sound.
         request = request.model_copy(update={"audio": False})
     return Sourced(request=request, notes=notes)

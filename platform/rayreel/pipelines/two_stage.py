@@ -21,7 +21,8 @@ class TwoStage(Pipeline):
     def second_phase(self, request: RenderRequest) -> Phase:
         """What the second stage runs: a few unguided steps at full size."""
         video, audio = self.video_conditions[1], self.audio_conditions[1]
-        return replace(second_stage(request), video=video, audio=audio)
+        phase = second_stage(request)
+        return replace(phase, sampler=self.refiner, video=video, audio=audio)
 
     def second_weights(self, request: RenderRequest) -> ModelLedger:
         """With which transformer."""

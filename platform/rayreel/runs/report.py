@@ -96,11 +96,11 @@ def _record(row: PlannedRow, entry: LedgerEntry) -> dict[str, Any]:
         "pipeline_reason": row.reason,
         "notes": list(entry.notes),
         **request.model_dump(
-            include={
-                *("prompt", "pipeline", "width", "height", "num_frames", "fps"),
-                *("video", "audio", "seed"),
-            }
+            include={"prompt", "pipeline", "fps", "video", "audio", "seed"}
         ),
+        "width": request.width if request.video else None,
+        "height": request.height if request.video else None,
+        "num_frames": request.num_frames if entry.num_frames is None else entry.num_frames,
     }  # fmt: skip
 
 

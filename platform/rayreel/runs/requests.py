@@ -12,13 +12,13 @@ from rayreel.config.load import faults
 from rayreel.config.request import RenderRequest
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.data.manifest import read_manifest
-from rayreel.errors import RayreelError, SpecError
+from rayreel.errors import MediaError, RayreelError, SpecError
 from rayreel.pipelines import pipeline_of
 from rayreel.pipelines.choice import choose_pipeline
 from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.faults import request_faults
 from rayreel.pipelines.resolve import resolve
-from rayreel.pipelines.sources import read_sources
+from rayreel.pipelines.sources import Sourced, read_sources
 from rayreel.runs.row_files import RowFiles
 
 _MOST_FAULTS = 50
@@ -71,13 +71,14 @@ def plan_rows(spec: RenderSpec, files: ModelFiles) -> list[PlannedRow]:
         name = str(values.pop("id", f"row-{number}"))
         found = [f"id {name!r} was used by row {names[name]}"] if name in names else []
         names[name] = number
-        row = planner.plan(number, name, values)
-        if isinstance(row, PlannedRow):
+        try:
+            row = planner.plan(number, name, values)
+        except _FaultyRow as faulty:
+            found += faulty.lines
+        else:
             rows.append(row)
             if said := _ignored(values, row.request):
                 ignored.setdefault(said, []).append(number)
-        else:
-            found += row
         wrong += [f"row {number}: {fault}" for fault in found]
     if wrong:
         more = [f"and {len(wrong) - _MOST_FAULTS} more"] if len(wrong) > _MOST_FAULTS else []
@@ -90,6 +91,18 @@ def plan_rows(spec: RenderSpec, files: ModelFiles) -> list[PlannedRow]:
     return rows
 
 
+class _FaultyRow(Exception):  # noqa: N818 - caught right here, and no error of ours
+    """What is wrong with a row.
+
+    Attributes:
+        lines: A fault each.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
 class _Planner:
     """Rows of one list to requests of one model."""
 
@@ -99,10 +112,31 @@ class _Planner:
         self.defaults = spec.defaults.model_dump(exclude_unset=True)
         self.row_files = RowFiles(spec.prompts.rpartition("/")[0], spec.output)
 
-    def plan(self, number: int, name: str, values: dict[str, Any]) -> PlannedRow | list[str]:
-        """The planned row, or what is wrong with it."""
+    def plan(self, number: int, name: str, values: dict[str, Any]) -> PlannedRow:
+        """The planned row; raises ``_FaultyRow``."""
+        sourced = self._sourced(self._validated(values))
+        pipeline, reason = choose_pipeline(
+            sourced.request, image_model=self.files.spec.image_model is not None
+        )
+        request = sourced.request.model_copy(update={"pipeline": pipeline})
+        if found := request_faults(request, self.files):
+            raise _FaultyRow([f"field {field!r}: {message}" for field, message in found])
+        request = resolve(request, self.files, pipeline_of(request))
+        row = PlannedRow(
+            number=number,
+            name=name,
+            item_id="",
+            request=request,
+            reason=reason,
+            notes=(*sourced.notes, *self._notes(request)),
+        )
+        return self._identified(row)
+
+    def _validated(self, values: dict[str, Any]) -> RenderRequest:
+        """The request of a row, over the job's defaults."""
         if {"seconds", "num_frames"} <= values.keys():
-            return ["field 'seconds': num_frames says the length already; expected one of them"]
+            said = "num_frames says the length already; expected one of them"
+            raise _FaultyRow([f"field 'seconds': {said}"])
         # A row that states its length in one way does not take the job's in the other.
         lengths = {"seconds": "num_frames", "num_frames": "seconds"}
         others = {lengths[field] for field in values if field in lengths}
@@ -111,40 +145,36 @@ class _Planner:
             others = {*lengths}
         fields = {k: v for k, v in self.defaults.items() if k not in others} | values
         try:
-            request = RenderRequest.model_validate(fields)
+            return RenderRequest.model_validate(fields)
         except ValidationError as error:
-            return faults(error, RenderRequest)
+            raise _FaultyRow(faults(error, RenderRequest)) from error
+
+    def _sourced(self, request: RenderRequest) -> Sourced:
+        """The request with its files located, and what follows from them."""
         try:
             request = self.row_files.located(request)
-            if unreadable := self.row_files.faults(request, self.files):
-                return unreadable
-            sourced = read_sources(request, self.files)
         except RayreelError as error:
-            return [str(error)]
-        image_model = self.files.spec.image_model is not None
-        pipeline, reason = choose_pipeline(sourced.request, image_model=image_model)
-        request = sourced.request.model_copy(update={"pipeline": pipeline})
-        if found := request_faults(request, self.files):
-            return [f"field {field!r}: {message}" for field, message in found]
-        request = resolve(request, self.files, pipeline_of(request))
-        notes = [*sourced.notes]
-        if request.num_frames == 1 and request.video and pipeline_of(request).traits.stages:
+            raise _FaultyRow([str(error)]) from error
+        if unreadable := self.row_files.faults(request, self.files):
+            raise _FaultyRow(unreadable)
+        try:
+            return read_sources(request, self.files)
+        except MediaError as error:
+            field = "retake.path" if request.retake else "extend.path"
+            raise _FaultyRow([f"field {field!r}: {error}"]) from error
+
+    def _notes(self, request: RenderRequest) -> list[str]:
+        """What is otherwise than a reader of the row may expect."""
+        kind = pipeline_of(request)
+        notes = kind.notes(request, self.files)
+        if request.num_frames == 1 and request.video and kind.traits.stages:
             notes.append("a single frame of the video model: the spec names no image_model")
         longest_s = self.files.transformer.positional_embedding_max_pos[0]
         if request.video and not is_chained(request) and request.duration_s > longest_s:
             notes.append(f"in one piece, past the {longest_s:g} s that the positions cover")
         if request.extend and not request.extend.latents:
             notes.append("goes on from encoded frames: there are no latents of the clip")
-        return self._identified(
-            PlannedRow(
-                number=number,
-                name=name,
-                item_id="",
-                request=request,
-                reason=reason,
-                notes=tuple(notes),
-            )
-        )
+        return notes
 
     def _identified(self, row: PlannedRow) -> PlannedRow:
         content = self.row_files.identity(row.request, self.files)

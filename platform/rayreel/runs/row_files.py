@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.config.conditions import Extension
+from rayreel.checkpoints.networks import Shapes, transformer
+from rayreel.config.conditions import AdapterSpec, Extension
 from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import Ledger, LedgerEntry
 from rayreel.data.storage import Storage
@@ -13,7 +14,7 @@ from rayreel.errors import CheckpointError, MediaError, RayreelError
 from rayreel.media.files import open_file
 from rayreel.stages.chunks import latents_at
 
-_PATHS = {"path", "mask", "latents"}
+_PATHS = {"path", "mask", "latents", "run"}
 
 
 class RowFiles:
@@ -29,6 +30,8 @@ class RowFiles:
         self.output = output
         self._hashes: dict[str, str] = {}
         self._errors: dict[str, str] = {}
+        self._adapters: set[str] = set()
+        self._shapes: Shapes | None = None
         self._runs: dict[str, dict[str, LedgerEntry]] = {}
 
     def located(self, request: RenderRequest) -> RenderRequest:
@@ -51,10 +54,10 @@ class RowFiles:
         """Files that cannot be read, and adapters that are none."""
         found = []
         for index, lora in enumerate(request.loras):
-            try:
-                files.adapter(lora)
-            except CheckpointError as error:
-                found.append(f"field 'loras.{index}.path': {error}")
+            if lora.path not in self._errors and lora.path not in self._adapters:
+                self._open_adapter(lora, files)
+            if lora.path in self._errors:
+                found.append(f"field 'loras.{index}.path': {self._errors[lora.path]}")
         for field, path in _paths(request.model_dump(exclude={"loras"}), ()):
             if path not in self._hashes and path not in self._errors:
                 self._read(path)
@@ -68,6 +71,24 @@ class RowFiles:
         content: dict[str, Any] = _mapped(values, self._hashes.__getitem__)
         content["loras"] = [files.identity(lora) for lora in request.loras]
         return content
+
+    def _open_adapter(self, lora: AdapterSpec, files: ModelFiles) -> None:
+        if "://" in lora.path:
+            self._errors[lora.path] = f"{lora.path} is no local file, which adapters are read from"
+            return
+        try:
+            adapter = files.adapter(lora)
+            adapter.targets(self._weights(files))
+            _ = adapter.reference_scales
+        except CheckpointError as error:
+            self._errors[lora.path] = str(error)
+        else:
+            self._adapters.add(lora.path)
+
+    def _weights(self, files: ModelFiles) -> Shapes:
+        if self._shapes is None:
+            self._shapes = transformer(files).shapes
+        return self._shapes
 
     def _read(self, path: str) -> None:
         try:
@@ -83,9 +104,17 @@ class RowFiles:
     def _clip(self, extend: Extension) -> Extension:
         """The files of a finished clip."""
         run = extend.run or self.output
-        storage = Storage(run)
-        if run not in self._runs:
-            self._runs[run] = Ledger(storage).read()
+        try:
+            storage = Storage(run)
+            if run not in self._runs:
+                self._runs[run] = Ledger(storage).read()
+        except RayreelError:
+            raise
+        # Each file system has errors of its own.
+        except Exception as error:
+            raise RayreelError(
+                f"field 'extend.run': cannot read {run} ({type(error).__name__}: {error})"
+            ) from error
         entry = self._runs[run].get(str(extend.clip))
         if entry is None or entry.output is None:
             raise RayreelError(

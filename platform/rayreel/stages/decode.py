@@ -69,7 +69,9 @@ class DecodeStage:
         path = output_name(item.item_id, item.request)
         chunks = StoredChunks(self._storage, self._ledger, item.item_id, item.attempt)
         with self._storage.local_staging(path) as staged:
-            _write_file(staged, item.request, self._decoded(item, chunks), digest)
+            clip = self._decoded(item, chunks)
+            num_frames = clip.num_frames
+            _write_file(staged, item.request, clip, digest)
             num_bytes = staged.stat().st_size
         if self.keep_latents and item.latents is not None:
             chunks.save(0, _whole(item, item.latents))
@@ -84,6 +86,7 @@ class DecodeStage:
                 output=output.path,
                 sha256=output.sha256,
                 num_bytes=output.num_bytes,
+                num_frames=num_frames,
                 seed=item.request.seed,
                 prompts=item.prompts,
                 notes=item.notes,

@@ -1,9 +1,11 @@
 """Prompts to text embeddings."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
@@ -74,7 +76,12 @@ class TextStage:
 
     def _written(self, items: list[RenderItem]) -> list[RenderItem]:
         """Prompts written out, of the items that ask for it."""
-        return [self._write(item) if item.request.enhance else item for item in items]
+        if not any(item.request.enhance for item in items):
+            return items
+        # One load for all of them, if the writer is not kept anyway.
+        writes = TextGeneratorFiles(self._ledger.files.text_encoder).cannot_write is None
+        with self._ledger.enhancer() if writes else nullcontext():
+            return [self._write(item) if item.request.enhance else item for item in items]
 
     def _write(self, item: RenderItem) -> RenderItem:
         request = item.request
