@@ -15,9 +15,10 @@ from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
 from rayreel.models.text import generation
 from rayreel.models.text.tiny import BYTE_TOKENS, VOCABULARY, write_tiny_gemma
+from rayreel.pipelines import OneStage
 from rayreel.pipelines.enhance import clean, direct, enhance, instruction, visual_anchor
 from rayreel.pipelines.ledger import ModelLedger
-from tests.pipelines.small import DEVICE
+from tests.pipelines.small import DEVICE, small
 
 GOAL = "A red kite is flying. A boy holds it! He runs to the sea. The sun sets."
 SEED = 1
@@ -117,6 +118,19 @@ def test_the_writer_is_kept_over_calls_only_where_it_is_lent_around_them(gemma):
     assert ledger.loads == ("TextGenerator",)
     told(ledger)
     assert ledger.loads == ("TextGenerator",) * 2
+
+
+def test_a_request_is_rendered_from_what_was_written_for_it(gemma):
+    """Again and again, although writer and encoder share their weights."""
+    ledger = ledger_of(gemma)
+    request = small(pipeline="one_stage", prompt="A fox.", enhance=True)
+    first, second = (OneStage(ledger)(request).frames for _ in range(2))
+    assert torch.equal(first, second)
+    written = enhance(ledger, "A fox.", seed=1)
+    assert written.note is None
+    same = OneStage(ledger)(small(pipeline="one_stage", prompt=written.prompt))
+    assert torch.equal(same.frames, first)
+    assert not torch.equal(OneStage(ledger)(small(pipeline="one_stage")).frames, first)
 
 
 @pytest.mark.parametrize("ask", [told, directed])

@@ -199,7 +199,12 @@ def test_clips_of_a_run_are_made_longer_from_their_latents(stages, folder, num_f
     else:
         assert torch.equal(new[:, -2:], kept[:, 1:3])
     # And so on: the last of two chunks reaches the new end.
-    assert latents_at(storage, name, end) == str(folder / chunk_name(name, 1))
+    reaching = str(folder / chunk_name(name, 1))
+    assert latents_at(storage, name, end) == reaching
+    # Where more are asked for than it has, frames have to do.
+    there = load_file(reaching)["video"].shape[1]
+    assert latents_at(storage, name, end, least=there) == reaching
+    assert latents_at(storage, name, end, least=there + 1) is None
 
 
 def test_prompts_that_a_chain_could_not_write_are_noted_once(stages, folder):

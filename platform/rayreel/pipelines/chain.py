@@ -176,7 +176,6 @@ def _contexts(
     texts = {text for text in (request.prompt, request.negative_prompt) if text is not None}
     contexts = {text: known[text] for text in texts & known.keys()}
     if new := texts - known.keys():
-        # Lent before inference starts: a writer that shares its weights could not be built after.
         with ledger.text_encoder() as encoder, torch.inference_mode():
             contexts |= {text: encoder([text])[0] for text in new}
     return contexts

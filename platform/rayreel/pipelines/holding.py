@@ -43,11 +43,14 @@ class Source(Generic[M]):
     def build(self, device: torch.device) -> M:
         """The network with all of its weights."""
         start = time.perf_counter()
-        network = self.outline()
-        network.load_state_dict(self.weights(device, lambda _: True), assign=True)
+        # Weights made in inference mode could not be shared with a network that is built outside.
+        with torch.inference_mode(False):
+            network = self.outline()
+            network.load_state_dict(self.weights(device, lambda _: True), assign=True)
+            # Buffers that no file holds are still where they were made.
+            network = network.requires_grad_(False).eval().to(device)
         log.info("loaded %s in %.1f s", type(network).__name__, time.perf_counter() - start)
-        # Buffers that no file holds are still where they were made.
-        return network.requires_grad_(False).eval().to(device)
+        return network
 
 
 class Holding(ABC, Generic[M]):

@@ -16,9 +16,21 @@ from rayreel.media.joining import crossfaded
 from rayreel.media.video import stream_frames
 from rayreel.models.audio_vae import resample, to_stereo
 from rayreel.pipelines.chain import ChunkStore
-from rayreel.pipelines.chunks import Chunk, is_backward, plan_chunks, shared_sound
+from rayreel.pipelines.chunks import (
+    Chunk,
+    is_backward,
+    plan_chunks,
+    read_latents,
+    shared_sound,
+)
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.timeline import backward_stretches, decode_stretches, forward_stretches
+from rayreel.pipelines.timeline import (
+    CONTEXT,
+    Neighbours,
+    backward_stretches,
+    decode_stretches,
+    forward_stretches,
+)
 from rayreel.types import Audio, ClipStream, Latents, SoundStream
 
 FADE_S = 0.01
@@ -55,8 +67,10 @@ def join_chunks(
     time, rate = files.factors.time, files.vocoder.sample_rate_hz if request.audio else 0
     chunks = plan_chunks(request, time)
     backward = is_backward(request)
-    stretches = (backward_stretches if backward else forward_stretches)(chunks, overlap, time)
-    frames = decode_stretches(pipeline.decode, stretches, store, time)
+    beside = neighbours(request)
+    order = backward_stretches if backward else forward_stretches
+    stretches = order(chunks, overlap, time, beside)
+    frames = decode_stretches(pipeline.decode, stretches, store, time, beside)
     parts: list[_Part] = [
         _Rendered(pipeline, request, store, stretch.chunk, after.chunk if after else None)
         for stretch, after in zip(stretches, [*stretches[1:], None], strict=True)
@@ -76,6 +90,17 @@ def join_chunks(
         chunks=crossfaded(pieces, _fade(rate)), num_samples=num_samples, sample_rate_hz=rate
     )
     return ClipStream(frames=frames, num_frames=num_frames, fps=request.fps, audio=sound)
+
+
+def neighbours(request: RenderRequest) -> Neighbours:
+    """Latents of the clip that is made longer, as far as its run kept them."""
+    if request.extend is None or request.extend.latents is None:
+        return Neighbours()
+    video = read_latents(request.extend.latents).video
+    assert video is not None, "clips that are extended have pictures"
+    if is_backward(request):
+        return Neighbours(after=video[:, 1 : 1 + CONTEXT])
+    return Neighbours(before=video[:, -CONTEXT:])
 
 
 class _Part(Protocol):

@@ -12,6 +12,7 @@ from rayreel.data.ledger import Ledger, LedgerEntry
 from rayreel.data.storage import Storage
 from rayreel.errors import CheckpointError, MediaError, RayreelError
 from rayreel.media.files import open_file
+from rayreel.pipelines.chunks import ClipEnd
 from rayreel.stages.chunks import latents_at
 
 _PATHS = {"path", "mask", "latents", "run"}
@@ -48,7 +49,8 @@ class RowFiles:
         request = RenderRequest.model_validate(values)
         if request.extend is None or request.extend.clip is None:
             return request
-        return request.model_copy(update={"extend": self._clip(request.extend)})
+        extend = self._clip(request.extend, request.chain.overlap)
+        return request.model_copy(update={"extend": extend})
 
     def faults(self, request: RenderRequest, files: ModelFiles) -> list[str]:
         """Files that cannot be read, and adapters that are none."""
@@ -101,7 +103,7 @@ class RowFiles:
         else:
             self._hashes[path] = digest.hexdigest()[:32]
 
-    def _clip(self, extend: Extension) -> Extension:
+    def _clip(self, extend: Extension, overlap: int) -> Extension:
         """The files of a finished clip."""
         run = extend.run or self.output
         try:
@@ -121,11 +123,11 @@ class RowFiles:
                 f"field 'extend.clip': {run} has no finished clip {extend.clip}; expected an "
                 "item_id of its results.parquet"
             )
+        backward = extend.direction == "backward"
+        end: ClipEnd = "start" if backward else "end"
         values = {
             "path": storage.join(entry.output),
-            "latents": latents_at(
-                storage, entry.item_id, "start" if extend.direction == "backward" else "end"
-            ),
+            "latents": latents_at(storage, entry.item_id, end, least=overlap + backward),
             "clip": None,
             "run": None,
         }

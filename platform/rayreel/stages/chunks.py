@@ -93,22 +93,24 @@ def _about(data: bytes) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     about: dict[str, Any] = json.loads(header["__metadata__"]["chunk"])
-    return about
+    return about | {"frames": header["video"]["shape"][1] if "video" in header else 0}
 
 
-def latents_at(storage: Storage, item_id: str, end: ClipEnd) -> str | None:
+def latents_at(storage: Storage, item_id: str, end: ClipEnd, *, least: int = 1) -> str | None:
     """Where the latents lie that a finished clip starts or ends with, if its run kept them.
 
     Args:
         storage: The run directory.
         item_id: The clip.
         end: Which end of it.
+        least: Latent frames that are needed; a chunk with fewer will not do.
     """
     names: list[str] = []
     while storage.exists(name := chunk_name(item_id, len(names))):
         names.append(name)
     # Chunks in the middle reach neither end.
     for name in names[:1] + names[-1:]:
-        if end in _about(storage.read_bytes(name))["reaches"]:
+        about = _about(storage.read_bytes(name))
+        if end in about["reaches"] and about["frames"] >= least:
             return storage.join(name)
     return None
