@@ -48,6 +48,28 @@ def test_values_out_of_range_are_refused(fields):
         request(**fields)
 
 
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ((), "at least 2 noise levels.*got 0"),
+        ((1.0,), "at least 2 noise levels.*got 1"),
+        ((1.5, 0.5, 0.0), "level 0 is 1.5; expected .* at most 1"),
+        ((0.0, 0.0), "level 0 is 0"),
+        ((float("nan"), 0.0), "level 0 is nan"),
+        ((1.0, 0.5, 0.5, 0.0), "level 2 is 0.5.*before it, 0.5"),
+        ((1.0, 0.5, 0.7, 0.0), "level 2 is 0.7.*before it, 0.5"),
+        ((1.0, float("nan"), 0.0), "level 1 is nan"),
+        ((1.0, 0.5, 0.5 - 1e-12, 0.0), "level 2 is 0.5"),
+        ((1.0, 0.5), "level 1, the last, is 0.5; expected 0"),
+        ((1.0, 0.5, -0.1), "level 2, the last, is -0.1; expected 0"),
+    ],
+)
+@pytest.mark.parametrize("field", ["sigmas", "stage2_sigmas"])
+def test_wrong_noise_levels_are_told_with_their_place(field, levels, message):
+    with pytest.raises(ValidationError, match=message):
+        request(**{field: levels})
+
+
 def test_a_request_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         request().seed = 1

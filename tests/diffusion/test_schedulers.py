@@ -7,7 +7,6 @@ from rayreel.diffusion.schedulers import (
     BetaScheduler,
     LinearQuadraticScheduler,
     LTX2Scheduler,
-    explicit_sigmas,
 )
 
 
@@ -39,36 +38,3 @@ def test_linear_steps_must_fit(linear_steps):
 def test_no_steps_are_rejected(name):
     with pytest.raises(ValueError, match="steps=0"):
         SCHEDULERS[name]().sigmas(0)
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedules_give_levels_that_a_person_could_have_written(name):
-    sigmas = SCHEDULERS[name]().sigmas(12)
-    assert torch.equal(explicit_sigmas(sigmas.tolist()), sigmas)
-
-
-def test_written_levels_are_taken_as_they_are():
-    sigmas = explicit_sigmas(DISTILLED_SIGMAS)
-    assert torch.equal(sigmas, torch.tensor(DISTILLED_SIGMAS))
-    assert sigmas.dtype == explicit_sigmas((1, 0)).dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("levels", "message"),
-    [
-        ((), "at least 2 noise levels.*got 0"),
-        ((1.0,), "at least 2 noise levels.*got 1"),
-        ((1.5, 0.5, 0.0), r"level 0 is 1.5.*\(0, 1\]"),
-        ((0.0, 0.0), "level 0 is 0"),
-        ((float("nan"), 0.0), "level 0 is nan"),
-        ((1.0, 0.5, 0.5, 0.0), "level 2 is 0.5.*before it, 0.5"),
-        ((1.0, 0.5, 0.7, 0.0), "level 2 is 0.7.*before it, 0.5"),
-        ((1.0, float("nan"), 0.0), "level 1 is nan"),
-        ((1.0, 0.5, 0.5 - 1e-12, 0.0), "level 2 is 0.5"),
-        ((1.0, 0.5), "level 1 is 0.5; the last one must be 0"),
-        ((1.0, 0.5, -0.1), "level 2 is -0.1; the last one must be 0"),
-    ],
-)
-def test_wrong_levels_are_told_with_their_place(levels, message):
-    with pytest.raises(ValueError, match=message):
-        explicit_sigmas(levels)

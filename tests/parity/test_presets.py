@@ -1,15 +1,15 @@
-"""Sampling defaults of each generation against the published ones.
-
-The constants of the HQ pipeline are left out: no pipeline here samples that way.
-"""
+"""Sampling defaults of each generation against the published ones."""
 
 import re
 
 import pytest
 
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.presets import default_guidance, sampling_defaults
 from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
+from rayreel.pipelines.high_quality import HighQuality
 from tests.parity.vectors import entries
 
 GENERATIONS = [
@@ -27,6 +27,14 @@ def test_defaults_of_a_generation(version, constants):
     video, audio = default_guidance(defaults.stg_block)
     assert video == Guidance(**constants["video_guider_params"])
     assert audio == Guidance(**constants["audio_guider_params"])
+
+
+def test_defaults_of_the_high_quality_pipeline():
+    constants = dict(entries("common/schedulers.json", "constants"))["LTX_2_3_HQ_PARAMS"]
+    defaults = HighQuality.defaults(ModelFiles(locate_model("tiny")))
+    assert defaults.steps == constants["num_inference_steps"]
+    assert defaults.video == Guidance(**constants["video_guider_params"])
+    assert defaults.audio == Guidance(**constants["audio_guider_params"])
 
 
 @pytest.mark.parametrize(("version", "constants"), GENERATIONS)

@@ -358,6 +358,7 @@ class RandomStore(NoStore):
         return FinishedChunk(latents=latents, prompt=str(index))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_chunks(repository):
     """The 192 frames that the second clip has more than the first would take 9 MiB."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)}

@@ -22,7 +22,7 @@ from rayreel.pipelines.ledger import ModelLedger
 from tests.runs.conftest import Job, row, write_job
 from tests.runs.test_resume import MARK, _processes, _wait
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # Chunks that take long enough for the kill to come while the fourth one is made.
 LONG = row(

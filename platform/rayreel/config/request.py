@@ -1,5 +1,6 @@
 """A request: everything that changes the pixels and the sound of one clip, and nothing else."""
 
+import struct
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -33,12 +34,20 @@ def _not_blank(text: str) -> str:
 
 
 def _levels(sigmas: tuple[float, ...]) -> tuple[float, ...]:
-    falls = all(one > other for one, other in pairwise(sigmas))
-    if len(sigmas) < 2 or not 0 < sigmas[0] <= 1 or sigmas[-1] != 0 or not falls:
-        raise ValueError(
-            "expected at least two noise levels that fall from at most 1 to 0, such as "
-            "[1, 0.9, 0.5, 0]"
-        )
+    if len(sigmas) < 2:
+        raise ValueError(f"expected at least 2 noise levels, such as [1, 0], and got {len(sigmas)}")
+    # Samplers compute in float32: levels that are different only beyond it are equal there.
+    levels = [struct.unpack("f", struct.pack("f", sigma))[0] for sigma in sigmas]
+    if not 0 < levels[0] <= 1:
+        raise ValueError(f"noise level 0 is {sigmas[0]:g}; expected more than 0, and at most 1")
+    for index, (before, level) in enumerate(pairwise(levels), start=1):
+        if not level < before:
+            raise ValueError(
+                f"noise level {index} is {sigmas[index]:.9g}; expected less than the one before "
+                f"it, {sigmas[index - 1]:.9g}"
+            )
+    if levels[-1] != 0:
+        raise ValueError(f"noise level {len(levels) - 1}, the last, is {sigmas[-1]:g}; expected 0")
     return sigmas
 
 

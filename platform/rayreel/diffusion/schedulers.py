@@ -1,7 +1,7 @@
 """Noise levels of a run: float32 ``(steps + 1,)`` on the CPU, falling from 1 to 0."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,33 +140,6 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "beta": BetaScheduler,
 }
 """Schedules with their usual parameters, by the name that a request gives."""
-
-
-def explicit_sigmas(levels: Sequence[float]) -> Tensor:
-    """Levels that a person wrote, as float32 ``(len(levels),)`` on the CPU.
-
-    Raises:
-        ValueError: If the first is not in (0, 1], one is not below the one before it, or the last
-            is not 0.
-    """
-    if len(levels) < 2:
-        raise ValueError(
-            f"expected at least 2 noise levels, such as 1 and 0, and got {len(levels)}"
-        )
-    # Float32 is what samplers divide by: levels that are different only beyond it are equal here.
-    sigmas = torch.tensor(levels, dtype=torch.float32)
-    if not 0 < sigmas[0] <= 1:
-        raise ValueError(f"noise level 0 is {levels[0]:g}; the first one must be in (0, 1]")
-    for index, (level, previous) in enumerate(zip(levels[1:], levels, strict=False), start=1):
-        if not sigmas[index] < sigmas[index - 1]:
-            raise ValueError(
-                f"noise level {index} is {level:.9g}; it must be below the one before it, "
-                f"{previous:.9g}"
-            )
-    if sigmas[-1] != 0:
-        last = len(levels) - 1
-        raise ValueError(f"noise level {last} is {levels[-1]:g}; the last one must be 0")
-    return sigmas
 
 
 def _check_steps(steps: int) -> None:
