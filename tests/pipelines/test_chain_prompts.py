@@ -114,10 +114,15 @@ def test_an_extension_is_directed_from_the_frame_that_it_goes_on_from(
     writer = Numbered("")
     ledger = with_writer(ledger_of(gemma), writer)
     extend = {"path": str(path), "direction": direction}
-    rendered(ledger, extend=extend, num_frames=8, chain={"chunk_frames": 33})
-    (asked,) = writer.asked
+    rendered(ledger, extend=extend, num_frames=30, chain={"chunk_frames": 33})
+    asked, more = writer.asked
     assert asked["system"] == instruction("director")
     assert_seen(asked, read_clip(path).frames[level])
+    when = {"forward": "in the next", "backward": "seconds before that piece"}[direction]
+    for message in (asked["user"], more["user"]):
+        # The row's own goal: the first chunk is no beginning.
+        assert "Goal of the film: A fox." in message
+        assert when in message
 
 
 def test_without_a_writer_all_chunks_have_the_prompt_and_say_why(ledger):

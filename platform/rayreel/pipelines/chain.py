@@ -124,7 +124,7 @@ def render_chain(
                 reaches=chunk.reaches,
             )
             store.save(chunk.index, done)
-        if chunk.index == 0 and request.enhance:
+        if chunk.index == 0 and request.enhance and not request.extend:
             # What the first chunk was written out to is what the others must stay true to.
             goal = done.prompt
         yield done
@@ -202,6 +202,7 @@ def _prompt(
         seconds=round(chunk.keep / request.fps, 2),
         seed=seed,
         image=_neighbour(ledger, request, last),
+        backward=is_backward(request),
         store=prompts,
     )
 

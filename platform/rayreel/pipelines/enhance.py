@@ -99,6 +99,7 @@ def direct(
     seconds: float,
     seed: int,
     image: Tensor | None = None,
+    backward: bool = False,
     store: RecordStore | None = None,
 ) -> Enhanced:
     """Write the prompt of the next piece of an endless clip; the goal where that fails.
@@ -110,13 +111,14 @@ def direct(
         seconds: Length of the piece.
         seed: Of the answer: the same one gives the same text.
         image: Last frame of the piece before, RGB ``uint8`` ``(H, W, 3)``.
+        backward: Whether the piece comes before the previous one, whose first frame is the image.
         store: Where answers are kept and looked for first.
     """
     writer = TextGeneratorFiles(ledger.files.text_encoder)
     seen = None if writer.cannot_see else image
     request = _Request(
         instruction="director",
-        message=_director_message(goal, previous, seconds),
+        message=_director_message(goal, previous, seconds, backward=backward),
         image=seen,
         seed=seed,
         otherwise=goal,
@@ -143,13 +145,18 @@ def instruction(name: InstructionName) -> str:
     return text.read_text(encoding="utf-8")
 
 
-def _director_message(goal: str, previous: str, seconds: float) -> str:
+def _director_message(goal: str, previous: str, seconds: float, *, backward: bool) -> str:
+    asked = (
+        f"Write what happens in the {seconds:g} seconds before that piece, up to its start."
+        if backward
+        else f"Write what happens in the next {seconds:g} seconds."
+    )
     return "\n".join(
         [
             f"Visual anchor: {visual_anchor(goal)}",
             f"Goal of the film: {goal}",
             f"Previous piece: {previous}",
-            f"Write what happens in the next {seconds:g} seconds.",
+            asked,
             "1. Open with the visual anchor, in the same words or nearly so.",
             "2. Go on at once with a new, dynamic action; nothing stands still, nothing repeats.",
             "3. Let that action bring the goal of the film closer.",
