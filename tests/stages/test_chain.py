@@ -10,30 +10,15 @@ from rayreel.data.storage import Storage
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.ledger import ledger_for
 from rayreel.stages.base import ItemFailure, RenderItem, run_stage
-from rayreel.stages.decode import DecodeStage
-from rayreel.stages.denoise import GenerateStage, RefineStage
-from rayreel.stages.text import TextStage
 from tests.pipelines.small import DEVICE, PIPELINE_NAMES, pinned, small, small_resolved
+from tests.stages.conftest import stages_in
 
 MEMORY = MemorySpec()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("run")
-
-
-@pytest.fixture(scope="module")
 def stages(folder):
-    made = (
-        TextStage("tiny", DEVICE, MEMORY, str(folder)),
-        GenerateStage("tiny", DEVICE, MEMORY, str(folder), str(folder)),
-        RefineStage("tiny", DEVICE, MEMORY),
-        DecodeStage("tiny", DEVICE, MEMORY, str(folder)),
-    )
-    for stage in made:
-        stage.setup()
-    return made
+    return stages_in(folder)
 
 
 def item(name, **fields):

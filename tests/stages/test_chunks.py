@@ -19,11 +19,9 @@ from rayreel.pipelines.chunks import ClipEnd, plan_chunks
 from rayreel.pipelines.ledger import ledger_for
 from rayreel.stages.base import ItemFailure, RenderItem, run_stage
 from rayreel.stages.chunks import StoredChunks, chunk_name, latents_at
-from rayreel.stages.decode import DecodeStage
-from rayreel.stages.denoise import GenerateStage, RefineStage
-from rayreel.stages.text import TextStage
 from rayreel.types import Latents
 from tests.pipelines.small import DEVICE, small, small_resolved
+from tests.stages.conftest import stages_in
 
 MEMORY = MemorySpec()
 LONG = {"width": 64, "height": 64, "num_frames": 57, "chain": {"chunk_frames": 25}}
@@ -122,21 +120,8 @@ def test_latents_of_an_end_lie_where_a_chunk_reaches_it(storage, reaches, start,
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("run")
-
-
-@pytest.fixture(scope="module")
 def stages(folder):
-    made = (
-        TextStage("tiny", DEVICE, MEMORY, str(folder)),
-        GenerateStage("tiny", DEVICE, MEMORY, str(folder), str(folder)),
-        RefineStage("tiny", DEVICE, MEMORY),
-        DecodeStage("tiny", DEVICE, MEMORY, str(folder), keep_latents=True),
-    )
-    for stage in made:
-        stage.setup()
-    return made
+    return stages_in(folder, keep_latents=True)
 
 
 def rendered(stages, name, **fields):

@@ -3,17 +3,18 @@
 Requests of one batch agree in ``batch_key``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from rayreel.conditioning.base import ConditioningItem
 from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.denoisers import GuidedDenoiser, SimpleDenoiser, VelocityModel
-from rayreel.diffusion.protocols import Denoiser, Scheduler
+from rayreel.diffusion.protocols import Denoiser, Noise, Scheduler
 from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.schedulers import DISTILLED_SIGMAS, SCHEDULERS, STAGE_2_SIGMAS
 from rayreel.diffusion.watch import Watch, watched
@@ -24,6 +25,7 @@ from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.states import (
     NoiseSource,
+    T,
     audio_target,
     batch_noise,
     noisy_state,
@@ -32,7 +34,7 @@ from rayreel.pipelines.states import (
     unstacked,
     video_target,
 )
-from rayreel.types import Latents, TextContext
+from rayreel.types import Latents, LatentState, TextContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,42 +171,20 @@ def denoise(
     """
     requests = [encoded.request for encoded in batch]
     begin = start or [Latents(video=None, audio=None)] * len(requests)
-    scale = float(phase.sigmas[0])
     picture = video_target(ledger, requests[0], phase.downscale) if requests[0].video else None
     sound = audio_target(ledger, requests[0]) if requests[0].audio else None
-    video = (
-        None
-        if picture is None
-        else stacked(
-            [
-                noisy_state(
-                    ledger,
-                    picture,
-                    latents.video,
-                    phase.video(ledger, encoded, picture),
-                    noise=noise(encoded.request, f"video/{phase.name}"),
-                    noise_scale=scale,
-                )
-                for encoded, latents in zip(batch, begin, strict=True)
-            ]
-        )
+    noisy = partial(_noisy_batch, ledger, batch, noise_scale=float(phase.sigmas[0]))
+    video = noisy(
+        picture,
+        phase.video,
+        [latents.video for latents in begin],
+        [noise(request, f"video/{phase.name}") for request in requests],
     )
-    audio = (
-        None
-        if sound is None
-        else stacked(
-            [
-                noisy_state(
-                    ledger,
-                    sound,
-                    latents.audio,
-                    phase.audio(ledger, encoded, sound),
-                    noise=noise(encoded.request, f"audio/{phase.name}"),
-                    noise_scale=scale,
-                )
-                for encoded, latents in zip(batch, begin, strict=True)
-            ]
-        )
+    audio = noisy(
+        sound,
+        phase.audio,
+        [latents.audio for latents in begin],
+        [noise(request, f"audio/{phase.name}") for request in requests],
     )
     sampler = SAMPLERS[phase.sampler]()
     later = partial(batch_noise, requests, standardised=sampler.standardised_noise)
@@ -224,6 +204,34 @@ def denoise(
             strict=True,
         )
     ]
+
+
+def _noisy_batch(
+    ledger: ModelLedger,
+    batch: Sequence[EncodedRequest],
+    target: T | None,
+    conditions_of: Callable[[ModelLedger, EncodedRequest, T], Sequence[ConditioningItem[T]]],
+    starts: Sequence[Tensor | None],
+    noises: Sequence[Noise],
+    *,
+    noise_scale: float,
+) -> LatentState | None:
+    """One stream of a batch before its first step; ``None`` where it is absent."""
+    if target is None:
+        return None
+    return stacked(
+        [
+            noisy_state(
+                ledger,
+                target,
+                start,
+                conditions_of(ledger, encoded, target),
+                noise=noise,
+                noise_scale=noise_scale,
+            )
+            for encoded, start, noise in zip(batch, starts, noises, strict=True)
+        ]
+    )
 
 
 @torch.inference_mode()

@@ -1,0 +1,30 @@
+"""The stages of a render job, ready to work in a run directory."""
+
+from pathlib import Path
+
+import pytest
+
+from rayreel.config.jobs import MemorySpec
+from rayreel.stages.base import Stage
+from rayreel.stages.decode import DecodeStage
+from rayreel.stages.denoise import GenerateStage, RefineStage
+from rayreel.stages.text import TextStage
+from tests.pipelines.small import DEVICE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+def stages_in(folder: Path, *, keep_latents: bool = False) -> tuple[Stage, ...]:
+    memory, output = MemorySpec(), str(folder)
+    made: tuple[Stage, ...] = (
+        TextStage("tiny", DEVICE, memory, output),
+        GenerateStage("tiny", DEVICE, memory, output, output),
+        RefineStage("tiny", DEVICE, memory),
+        DecodeStage("tiny", DEVICE, memory, output, keep_latents=keep_latents),
+    )
+    for stage in made:
+        stage.setup()
+    return made
