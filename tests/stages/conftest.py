@@ -1,10 +1,11 @@
 """The stages of a render job, ready to work in a run directory."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from rayreel.config.jobs import MemorySpec
+from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.stages.base import Stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
@@ -17,13 +18,15 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("run")
 
 
-def stages_in(folder: Path, *, keep_latents: bool = False) -> tuple[Stage, ...]:
+def stages_in(
+    folder: Path, *, model: Literal["tiny"] | ModelSpec = "tiny", keep_latents: bool = False
+) -> tuple[Stage, ...]:
     memory, output = MemorySpec(), str(folder)
     made: tuple[Stage, ...] = (
-        TextStage("tiny", DEVICE, memory, output),
-        GenerateStage("tiny", DEVICE, memory, output, output),
-        RefineStage("tiny", DEVICE, memory),
-        DecodeStage("tiny", DEVICE, memory, output, keep_latents=keep_latents),
+        TextStage(model, DEVICE, memory, output),
+        GenerateStage(model, DEVICE, memory, output, output),
+        RefineStage(model, DEVICE, memory),
+        DecodeStage(model, DEVICE, memory, output, keep_latents=keep_latents),
     )
     for stage in made:
         stage.setup()

@@ -4,12 +4,16 @@ import hashlib
 
 import pytest
 
-from rayreel.config.jobs import MemorySpec
+from rayreel.checkpoints.tiny import locate_model
+from rayreel.config.jobs import ImageModelSpec, MemorySpec
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
+from rayreel.media.audio import read_audio
+from rayreel.media.image import load_image
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.ledger import ledger_for
 from rayreel.stages.base import ItemFailure, RenderItem, run_stage
+from tests.pipelines.flux import write_tiny_flux
 from tests.pipelines.small import DEVICE, PIPELINE_NAMES, pinned, small, small_resolved
 from tests.stages.conftest import stages_in
 
@@ -65,3 +69,32 @@ def test_an_item_that_is_seen_twice_is_the_same_clip(stages, folder):
     once, twice = (chained([decode], ready)[0].output for _ in range(2))
     assert once == twice
     assert Ledger(Storage(folder)).read()["again"].sha256 == once.sha256
+
+
+def test_a_single_frame_of_an_image_model_becomes_a_picture(folder, tmp_path):
+    """Beside clips of the video model, which it passes by."""
+    spec = locate_model("tiny").model_copy(
+        update={"image_model": ImageModelSpec(folder=str(write_tiny_flux(tmp_path)), steps=1)}
+    )
+    stages = stages_in(folder, model=spec)
+    files = ledger_for(spec, DEVICE, MEMORY).files
+    fields = {"width": 64, "height": 64, "num_frames": 1}
+    still = RenderItem(
+        item_id="still", request=small_resolved(files, pipeline="image", audio=False, **fields)
+    )
+    picture, clip = chained(stages, [still, item("beside", pipeline="one_stage")])
+    assert picture.output.path == "images/still.png"
+    assert load_image(folder / picture.output.path).shape == (64, 64, 3)
+    assert clip.output.path == "videos/beside.mp4"
+    assert Ledger(Storage(folder)).read()["still"].num_frames == 1
+
+
+@pytest.mark.parametrize("name", ["wav", "m4a"])
+def test_sound_alone_becomes_a_sound_file(stages, folder, name):
+    request = {"pipeline": "text_to_audio", "video": False, "audio_format": name}
+    (done,) = chained(stages, [item(f"sound-{name}", **request)])
+    assert done.output.path == f"sounds/sound-{name}.{name}"
+    heard = read_audio(folder / done.output.path)
+    assert heard is not None
+    assert heard.waveform.std() > 0
+    assert Ledger(Storage(folder)).read()[f"sound-{name}"].num_frames == 0

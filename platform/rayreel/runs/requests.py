@@ -167,7 +167,8 @@ class _Planner:
         """What is otherwise than a reader of the row may expect."""
         kind = pipeline_of(request)
         notes = kind.notes(request, self.files)
-        if request.num_frames == 1 and request.video and kind.traits.stages:
+        still = request.num_frames == 1 and request.video and kind.traits.stages > 0
+        if still and self.files.spec.image_model is None:
             notes.append("a single frame of the video model: the spec names no image_model")
         longest_s = self.files.transformer.positional_embedding_max_pos[0]
         if request.video and not is_chained(request) and request.duration_s > longest_s:
