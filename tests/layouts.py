@@ -164,6 +164,16 @@ LAYOUTS: dict[str, Callable[[Path], ModelSpec]] = {
 }
 
 
+def without_audio_encoder(folder: Path) -> ModelSpec:
+    """Files that make sound, and cannot read any."""
+    spec = write_tiny(folder)
+    tensors, metadata = contents(spec)
+    kept = {n: t for n, t in tensors.items() if not n.startswith("audio_vae.encoder.")}
+    assert spec.checkpoint is not None
+    save_file(kept, spec.checkpoint, metadata)
+    return spec
+
+
 def contents(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a checkpoint."""
     assert spec.checkpoint is not None

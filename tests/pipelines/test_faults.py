@@ -15,6 +15,7 @@ from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.choice import GENERAL
 from rayreel.pipelines.faults import request_faults
 from rayreel.types import Clip
+from tests import layouts
 
 
 @pytest.fixture(scope="session")
@@ -222,3 +223,15 @@ def test_a_mask_has_a_frame_or_spreads_over_latent_frames(found, tmp_path, frame
 def test_soundtracks_that_do_not_last_are_told_before_work_starts(found, fields, field, fault):
     said = found(pipeline="audio_to_video", **fields)
     assert re.search(fault, said[field]), said
+
+
+def test_a_model_without_an_audio_encoder_makes_sound_but_cannot_read_it(tmp_path):
+    files = ModelFiles(layouts.without_audio_encoder(tmp_path))
+
+    def said(**fields: Any) -> dict[str, str]:
+        request = RenderRequest.model_validate({"prompt": "a fox", "num_frames": 25, **fields})
+        return dict(request_faults(request, files))
+
+    assert not said(pipeline="two_stage")
+    fault = said(pipeline="audio_to_video", soundtrack=TRACK)["soundtrack"]
+    assert "holds no whole audio encoder; without it sound cannot be read" in fault

@@ -15,7 +15,7 @@ from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import tiny_spec, write_tiny
 from rayreel.cli import app
 from rayreel.config.conditions import AdapterSpec
-from rayreel.config.jobs import MemorySpec, ModelSetup
+from rayreel.config.jobs import ImageModelSpec, MemorySpec, ModelSetup
 from rayreel.config.request import RenderRequest
 from rayreel.runs.needs import FUSED, PRECISIONS, stage_needs
 from tests.checkpoints.published import shapes
@@ -103,6 +103,19 @@ def test_a_set_without_an_upsampler_cannot_serve_its_default_pipeline(copy, from
     assert result.exit_code == 2
     (line,) = wrong(result)
     assert line.startswith("upsampler: missing; pipeline two_stage")
+
+
+def test_an_image_model_is_looked_at_too(copy, tmp_path):
+    result = doctor(named(copy, image_model=ImageModelSpec(folder=str(tmp_path / "flux"))))
+    assert result.exit_code == 2
+    (line,) = wrong(result)
+    assert "flux: not a folder on this machine" in line
+
+
+def test_a_language_model_that_cannot_write_prompts_is_noted(copy):
+    assert (
+        "prompts cannot be enhanced: the text encoder has no chat template" in doctor(copy).stdout
+    )
 
 
 def test_it_can_serve_another_one(copy):

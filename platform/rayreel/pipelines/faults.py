@@ -2,14 +2,17 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from rayreel.checkpoints.files import ModelFiles
+from rayreel.checkpoints.networks import audio_encoder
 from rayreel.config.conditions import Chain
 from rayreel.config.request import RenderRequest
 from rayreel.diffusion.guiders import GUIDERS
 from rayreel.diffusion.res2s import LAST_SIGMA
 from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.schedulers import SCHEDULERS
+from rayreel.errors import CheckpointError
 from rayreel.pipelines.base import Fault, Pipeline
 from rayreel.pipelines.chunks import resolved_chain, shortest_chunk
 from rayreel.pipelines.registry import PIPELINE_CLASSES, pipeline_of
@@ -144,6 +147,10 @@ def _stream_faults(
             f"{request.num_frames} frames at {request.fps:g} fps are too short for sound; set "
             "audio to false, or make the clip longer",
         )
+    reads_sound = request.soundtrack or request.retake or request.extend
+    if request.audio and reads_sound and (why := _cannot_encode_sound(files)):
+        field = next(f for f in ("soundtrack", "retake", "extend") if getattr(request, f))
+        yield field, f"{why}; without it sound cannot be read, only made"
     for need in kind.traits.needs:
         if getattr(files.spec, need) is None:
             yield (
@@ -154,6 +161,16 @@ def _stream_faults(
 
 def _sound_frames(request: RenderRequest, files: ModelFiles) -> int:
     return round(request.duration_s * files.audio_vae.latents_per_second)
+
+
+@cache
+def _cannot_encode_sound(files: ModelFiles) -> str | None:
+    """Why a model cannot read sound: some sets leave the encoder out."""
+    try:
+        audio_encoder(files).outline()
+    except CheckpointError:
+        return f"{files.audio_vae_file.path} holds no whole audio encoder"
+    return None
 
 
 def _chain_faults(

@@ -15,6 +15,7 @@ from rayreel.checkpoints.networks import network_faults
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.checkpoints.recognise import find_model
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
+from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.conditions import AdapterSpec
 from rayreel.config.jobs import ModelSetup, ModelSpec, StageName
@@ -23,6 +24,7 @@ from rayreel.errors import CheckpointError, SpecError
 from rayreel.pipelines import PIPELINE_CLASSES, pipeline_of
 from rayreel.pipelines.choice import GENERAL
 from rayreel.pipelines.devices import choose_device, free_memory
+from rayreel.pipelines.image import image_faults
 from rayreel.pipelines.resolve import resolve
 from rayreel.runs.needs import FUSED, PRECISIONS, Need, Precision, stage_needs
 from rayreel.runs.spec import read_model, read_setup
@@ -109,6 +111,9 @@ def diagnose(setup: ModelSetup, found: Diagnosis) -> Diagnosis:
     named = locate_model(setup.model)
     spec = _usable(named, found)
     found.faults += _pipeline_faults(setup, named)
+    if named.image_model:
+        found.files.append(f"{'image_model':<15} {named.image_model.folder}")
+        found.faults += map(_one_line, image_faults(named.image_model))
     if spec is None:
         return found
     files = ModelFiles(spec)
@@ -119,6 +124,8 @@ def diagnose(setup: ModelSetup, found: Diagnosis) -> Diagnosis:
     if not found.faults:
         if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
             found.notes.append(warning)
+        if why := TextGeneratorFiles(files.text_encoder).cannot_write:
+            found.notes.append(f"prompts cannot be enhanced: {why}")
         _measure(setup, files, found)
     return found
 
