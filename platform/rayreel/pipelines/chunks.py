@@ -17,12 +17,11 @@ from rayreel.errors import MediaError
 from rayreel.media.audio import read_audio
 from rayreel.media.container import probe
 from rayreel.media.files import open_file
-from rayreel.media.video import read_last_frames
+from rayreel.media.video import read_last_frames, stream_frames
 from rayreel.pipelines.inputs import (
     Handover,
     encode_frames,
     encode_sound,
-    read_frames,
 )
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import Latents
@@ -260,10 +259,11 @@ def _encoded(ledger: ModelLedger, request: RenderRequest, new: RenderRequest) ->
     extend, files = _extension(request), ledger.files
     assert extend.path is not None, "clips of runs are located before"
     shared = frames_to_go_on_from(request, files)
-    if is_backward(request):
-        frames = read_frames(extend.path, shared, files.factors.time)
-    else:
-        frames = read_last_frames(extend.path, shared)
+    frames = (
+        stream_frames(extend.path, stop=shared)
+        if is_backward(request)
+        else read_last_frames(extend.path, shared)
+    )
     video = encode_frames(ledger, frames, (request.height, request.width))[0]
     sound = _encoded_sound(ledger, request, new) if request.audio else None
     return Latents(video=video, audio=sound)

@@ -14,7 +14,7 @@ from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.schedulers import SCHEDULERS
 from rayreel.errors import CheckpointError
 from rayreel.pipelines.base import Fault, Pipeline
-from rayreel.pipelines.chunks import resolved_chain, shortest_chunk
+from rayreel.pipelines.chunks import is_backward, resolved_chain, shortest_chunk
 from rayreel.pipelines.registry import PIPELINE_CLASSES, pipeline_of
 
 _CONDITIONS = ("images", "references", "soundtrack", "retake", "extend")
@@ -192,8 +192,7 @@ def _chain_faults(
     found = resolved_chain(request, files)
     if found.chunk_frames is None:
         return
-    backward = request.extend is not None and request.extend.direction == "backward"
-    least = shortest_chunk(found, time, backward=backward)
+    least = shortest_chunk(found, time, backward=is_backward(request))
     if found.chunk_frames < least:
         yield (
             "chain.chunk_frames",

@@ -12,7 +12,6 @@ from rayreel.diffusion.states import VideoTarget
 from rayreel.errors import MediaError
 from rayreel.media.image import fit, load_image, recompress, to_model_input
 from rayreel.media.sound import AAC_RATES_HZ
-from rayreel.media.video import read_clip
 from rayreel.models.audio_vae import encode_waveform, resample, to_stereo
 from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.video_vae import tiled_encode
@@ -63,21 +62,6 @@ def encode_image(ledger: ModelLedger, image: ImageCondition, target: VideoTarget
     with ledger.video_encoder() as encoder:
         latent: Tensor = encoder(frame.to(ledger.device, ledger.dtype))
     return latent
-
-
-def read_frames(path: str, count: int, factor: int) -> Tensor:
-    """The first frames of a video, as many of ``count`` as it has, cut to what the VAE takes.
-
-    Args:
-        path: File or URI.
-        count: Frames at most.
-        factor: Pixel frames per latent frame.
-
-    Returns:
-        RGB ``uint8`` ``(F, H, W, 3)``.
-    """
-    frames = read_clip(path, max_frames=count, sound=False).frames
-    return frames[: (len(frames) - 1) // factor * factor + 1]
 
 
 @torch.inference_mode()

@@ -72,7 +72,8 @@ class RetakeVideo(Pipeline):
     def decode(self, request: RenderRequest, latents: Latents) -> ClipStream:
         """The video with the stretch put in."""
         retake = _retake(request)
-        made = super().decode(request, latents)
+        # Sound that is kept need not be decoded.
+        made = super().decode(request, latents if retake.audio else replace(latents, audio=None))
         frames = self._spliced(request, made.frames)
         if not retake.video:
             made.frames.close()
