@@ -28,7 +28,7 @@ def refusal(**fields) -> str:
 def test_a_spec_is_read_with_its_defaults(spec_file):
     spec = load_spec(spec_file, RenderSpec)
     assert (spec.prompts, spec.seed, spec.workers.replicas) == ("list.jsonl", 3, 2)
-    assert (spec.model, spec.placement, spec.workers.batch_size) == ("tiny", "fused", 1)
+    assert (spec.model, spec.placement, spec.workers.batch_size) == ("tiny", "fused", "auto")
 
 
 @pytest.mark.parametrize(

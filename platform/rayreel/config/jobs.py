@@ -1,6 +1,6 @@
 """What a person writes to run a job."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -135,8 +135,18 @@ class MemorySpec(StrictModel):
 class StageSpec(StrictModel):
     """What one actor pool takes."""
 
-    replicas: int = Field(default=1, ge=1, description="actors")
-    batch_size: int = Field(default=1, ge=1, description="same-shape requests in one call, at most")
+    replicas: int = Field(default=1, ge=1, description="actors, at least")
+    max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        description="actors, at most: the pool grows while work waits, and shrinks when it is idle; "
+        "by default it stays as it is",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="like requests, or texts, in one call, at most; auto: what memory has room for, "
+        "up to 8, or the fastest that was measured for the shape",
+    )
     device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
     dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
     attention: AttentionBackend = Field(
@@ -151,6 +161,24 @@ class StageSpec(StrictModel):
     gpus: float | None = Field(
         default=None, ge=0, description="GPUs of an actor; by default one where it computes on CUDA"
     )
+    node: str | None = Field(
+        default=None,
+        description="custom resource of Ray that only the nodes have which may hold the actors",
+    )
+
+    @property
+    def least_batch(self) -> int:
+        """How many share a call in any case."""
+        return 1 if self.batch_size == "auto" else self.batch_size
+
+    @model_validator(mode="after")
+    def _limits_are_in_order(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"max_replicas={self.max_replicas} is less than replicas={self.replicas}; "
+                f"expected {self.replicas} or more"
+            )
+        return self
 
 
 class ModelSetup(StrictModel):
@@ -208,5 +236,24 @@ class RenderSpec(ModelSetup):
     )
     store: str | None = Field(
         default=None,
-        description="folder or URI of written prompts, which jobs may share; by default the output",
+        description="folder or URI of encoded and written prompts, which jobs may share; by default "
+        "the output",
+    )
+    wave: int = Field(
+        default=4096,
+        ge=1,
+        description="clips that are prepared together: a clip waits for like ones among so many",
+    )
+    attempts: int = Field(
+        default=3,
+        ge=1,
+        description="tries of a clip whose worker was lost or ran out of memory; other failures "
+        "are final",
+    )
+    error_budget: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of clips that may fail, of those finished so far and at least of the "
+        "first 100; one more stops the run",
     )

@@ -164,7 +164,7 @@ class _Sizes:
             self.files.text,
             hidden_size=encoder.hidden_size,
             num_hidden_states=encoder.num_hidden_states,
-            prompts=texts * self.setup.stage("text").batch_size,
+            prompts=texts * self.setup.stage("text").least_batch,
             text_tokens=PROMPT_TOKENS,
             itemsize=self._itemsize,
         )
@@ -216,7 +216,7 @@ class _Sizes:
     def _transformer(self, downscale: int, passes: int, stage: StageName) -> _Part:
         activations = transformer_bytes(
             self.files.transformer,
-            batch=passes * self.setup.stage(stage).batch_size,
+            batch=passes * self.setup.stage(stage).least_batch,
             video_tokens=self._latent(downscale).tokens,
             audio_tokens=self._audio_frames if self.request.audio else 0,
             text_tokens=PROMPT_TOKENS,
