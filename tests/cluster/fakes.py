@@ -64,5 +64,11 @@ class Broken:
 
 def _failure(stage):
     return ItemFailure(
-        item_id="bad", stage=stage, error="MediaError", message="no picture", seed=0, attempt=1
+        item_id="bad",
+        stage=stage,
+        error="MediaError",
+        message="no picture",
+        seed=0,
+        attempt=1,
+        seconds=0.0,
     )

@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import pytest
 import ray
@@ -14,7 +15,9 @@ from tests.cluster.fakes import Broken, Counting, Deadly, items
 ray.cloudpickle.register_pickle_by_value(fakes)
 
 
-def pool(*stages: Stage, replicas: int = 1, batch_size: int = 1, cpus: float = 1, gpus: float = 0):
+def pool(
+    *stages: Stage[Any], replicas: int = 1, batch_size: int = 1, cpus: float = 1, gpus: float = 0
+):
     return Pool(stages=stages, replicas=replicas, batch_size=batch_size, cpus=cpus, gpus=gpus)
 
 

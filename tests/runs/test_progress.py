@@ -60,7 +60,13 @@ def test_chunks_of_other_clips_do_not_count(progress, bar, tmp_path):
 
 def test_failures_are_told_by_name(progress, bar, capsys):
     failure = ItemFailure(
-        item_id="a", stage="decode", error="E", message="no disk", seed=1, attempt=1
+        item_id="a",
+        stage="decode",
+        error="E",
+        message="no disk",
+        seed=1,
+        attempt=1,
+        seconds=0.0,
     )
     progress.finish(failure, "fox")
     assert progress.failed == 1

@@ -1,7 +1,7 @@
 """The stages of a render job, ready to work in a run directory."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -20,9 +20,9 @@ def folder(tmp_path_factory):
 
 def stages_in(
     folder: Path, *, model: Literal["tiny"] | ModelSpec = "tiny", keep_latents: bool = False
-) -> tuple[Stage, ...]:
+) -> tuple[Stage[Any], ...]:
     memory, output = MemorySpec(), str(folder)
-    made: tuple[Stage, ...] = (
+    made: tuple[Stage[Any], ...] = (
         TextStage(model, DEVICE, memory, output),
         GenerateStage(model, DEVICE, memory, output, output),
         RefineStage(model, DEVICE, memory),

@@ -61,13 +61,16 @@ def test_a_bad_item_costs_one_item():
 
 def test_a_failure_says_what_happened():
     (failure,) = in_groups("work", items("bad"), lambda _: None, Work())
-    assert failure == ItemFailure(
+    assert isinstance(failure, ItemFailure)
+    assert failure.seconds > 0
+    assert replace(failure, seconds=0.0) == ItemFailure(
         item_id="bad",
         stage="work",
         error="ItemError",
         message="bad is broken",
         seed=7,
         attempt=1,
+        seconds=0.0,
     )
 
 

@@ -47,7 +47,7 @@ class Pool:
         gpus: GPUs of one actor.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage[Any], ...]
     replicas: int
     batch_size: int
     cpus: float

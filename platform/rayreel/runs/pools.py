@@ -76,7 +76,7 @@ def _share(choices: Sequence[StageSpec], free: Capacity) -> float:
     return min(_CPUS, max(1, shares) / _SHARES_PER_CPU)
 
 
-def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage:
+def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage[RenderItem]:
     store = spec.store or spec.output
     match name:
         case "text":

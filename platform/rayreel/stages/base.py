@@ -12,9 +12,6 @@ from rayreel.types import Latents, TextContext
 
 log = logging.getLogger(__name__)
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFailure:
@@ -25,8 +22,10 @@ class ItemFailure:
         stage: Where it failed.
         error: Class of the error.
         message: What it said.
-        seed: Seed of the request.
+        seed: Seed of the request; texts have none.
         attempt: Which try of the item this was, from 1.
+        seconds: Time that its last try in this stage took.
+        retryable: Whether another try may go otherwise.
     """
 
     item_id: str
@@ -35,14 +34,62 @@ class ItemFailure:
     message: str
     seed: int | None
     attempt: int
+    seconds: float
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RenderItem:
-    """A request on its way from prompt to clip; each stage fills in its part.
+class StageItem:
+    """What every stage knows of an item.
 
     Attributes:
-        item_id: Identity of the request and the weights.
+        item_id: Its identity.
+        attempt: Which try of the item this is, from 1.
+        seconds: Time that each stage took for this item; a batch's time is shared evenly.
+    """
+
+    item_id: str
+    attempt: int = 1
+    seconds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of what is asked for, where there is one."""
+        return None
+
+
+ItemT = TypeVar("ItemT", bound=StageItem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextItem(StageItem):
+    """A text on its way into the store; its identity is that of the render item, or the text's key.
+
+    Attributes:
+        text: What is to be encoded.
+        request: The resolved request whose prompt is written out first, if that is asked for.
+        written: The prompt that was written, where it is another one.
+        notes: What happened otherwise than asked.
+    """
+
+    text: str
+    request: RenderRequest | None = None
+    written: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the request."""
+        return self.request.seed if self.request else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderItem(StageItem):
+    """A request on its way from prompt to clip; each stage fills in its part.
+
+    Its identity is that of the request and the weights.
+
+    Attributes:
         request: The resolved request.
         prompts: What it is rendered from, where prompts were written for it: one for each chunk.
         notes: What happened otherwise than asked.
@@ -50,11 +97,8 @@ class RenderItem:
         negative: The negative prompt, encoded, where the request is guided.
         latents: The clip before decoding; chunks of a long one lie in the run directory instead.
         output: The written clip.
-        attempt: Which try of the item this is, from 1.
-        seconds: Time that each stage took for this item; a batch's time is shared evenly.
     """
 
-    item_id: str
     request: RenderRequest
     prompts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -62,8 +106,11 @@ class RenderItem:
     negative: TextContext | None = None
     latents: Latents | None = None
     output: "ClipFile | None" = None
-    attempt: int = 1
-    seconds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the request."""
+        return self.request.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +131,7 @@ class ClipFile:
 Result = RenderItem | ItemFailure
 
 
-class Stage(Protocol):
+class Stage(Protocol[ItemT]):
     """A unit of a job that can be scheduled on its own.
 
     Cheap to build and to pickle; ``setup`` loads weights, once, where the stage runs. A call gives
@@ -98,37 +145,39 @@ class Stage(Protocol):
     def setup(self) -> None:
         """Load what the stage needs."""
 
-    def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
+    def __call__(self, batch: Sequence[ItemT]) -> list[ItemT | ItemFailure]:
         """Do the stage's part for every item."""
 
 
-def run_stage(stage: Stage, results: Sequence[Result]) -> list[Result]:
+def run_stage(
+    stage: Stage[ItemT], results: Sequence[ItemT | ItemFailure]
+) -> list[ItemT | ItemFailure]:
     """Apply a stage to the items of a batch; what failed before passes through.
 
     Returns:
         One result per input, in order, with the stage's time noted.
     """
-    items = [result for result in results if isinstance(result, RenderItem)]
+    items = [result for result in results if not isinstance(result, ItemFailure)]
     if not items:
         return list(results)
     start = time.perf_counter()
     done = stage(items)
     each = (time.perf_counter() - start) / len(items)
     outcome = iter(
-        replace(result, seconds=(*result.seconds, (stage.name, each)))
-        if isinstance(result, RenderItem)
-        else result
+        result
+        if isinstance(result, ItemFailure)
+        else replace(result, seconds=(*result.seconds, (stage.name, each)))
         for result in done
     )
-    return [next(outcome) if isinstance(r, RenderItem) else r for r in results]
+    return [r if isinstance(r, ItemFailure) else next(outcome) for r in results]
 
 
 def in_groups(
     name: str,
-    batch: Sequence[RenderItem],
-    key: Callable[[RenderItem], Hashable],
-    work: Callable[[list[RenderItem]], list[RenderItem]],
-) -> list[Result]:
+    batch: Sequence[ItemT],
+    key: Callable[[ItemT], Hashable],
+    work: Callable[[list[ItemT]], list[ItemT]],
+) -> list[ItemT | ItemFailure]:
     """Do the work of a stage for groups of like items, so that one bad item costs one item.
 
     A group that fails is done again item by item, and the items that fail alone become failures.
@@ -146,7 +195,7 @@ def in_groups(
     groups: dict[Hashable, list[int]] = {}
     for index, item in enumerate(batch):
         groups.setdefault(key(item), []).append(index)
-    results: dict[int, Result] = {}
+    results: dict[int, ItemT | ItemFailure] = {}
     for indices in groups.values():
         group = [batch[index] for index in indices]
         results |= zip(indices, _attempt(name, group, work), strict=True)
@@ -155,9 +204,10 @@ def in_groups(
 
 def _attempt(
     name: str,
-    group: list[RenderItem],
-    work: Callable[[list[RenderItem]], list[RenderItem]],
-) -> list[Result]:
+    group: list[ItemT],
+    work: Callable[[list[ItemT]], list[ItemT]],
+) -> list[ItemT | ItemFailure]:
+    start = time.perf_counter()
     try:
         return list(work(group))
     except CheckpointError:
@@ -173,7 +223,8 @@ def _attempt(
                 stage=name,
                 error=type(error).__name__,
                 message=str(error) or type(error).__name__,
-                seed=group[0].request.seed,
+                seed=group[0].seed,
                 attempt=group[0].attempt,
+                seconds=time.perf_counter() - start,
             )
         ]
