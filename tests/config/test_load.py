@@ -48,7 +48,7 @@ def test_an_unknown_field_names_the_nearest_one(fields, field, near):
 
 
 def test_a_field_that_is_near_to_none_lists_the_known_ones():
-    assert "field 'workers.zzz': unknown; known: replicas, batch_size, " in refusal(
+    assert "field 'workers.zzz': unknown; known: replicas, max_replicas, " in refusal(
         workers={"zzz": 1}
     )
 
