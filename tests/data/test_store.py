@@ -25,7 +25,11 @@ def text(key, content="A fox.", **fields):
 
 
 def test_records_come_back_unchanged(storage):
-    records = (text("a"), text("b", ""), Record(key="c", kind="latent", tensors=b"\0\xff" * 99))
+    records = (
+        text("a"),
+        text("b", "", made_by={"weights": "0123", "length": "1024"}),
+        Record(key="c", kind="latent", tensors=b"\0\xff" * 99),
+    )
     RecordStore(storage).put(*records)
     reader = RecordStore(storage)
     assert [reader.get(record.key) for record in records] == list(records)
@@ -45,13 +49,43 @@ def test_a_reader_sees_what_others_write_later(storage):
     assert reader.get("a") == record
 
 
+def test_keys_that_are_known_include_those_of_other_writers_at_once(storage):
+    reader = RecordStore(storage)
+    assert reader.known(["a", "b"]) == set()
+    RecordStore(storage).put(text("a"), text("c"))
+    assert reader.known(["a", "b"]) == {"a"}
+    RecordStore(storage).put(text("b"))
+    assert reader.known(["a", "b"]) == {"a", "b"}
+    assert reader.known([]) == set()
+
+
+def test_parts_are_looked_for_only_where_a_key_is_missing(tmp_path, monkeypatch):
+    store = RecordStore(Storage(tmp_path))
+    store.put(text("a"))
+    assert store.known(["a"]) == {"a"}
+    monkeypatch.setattr(Storage, "names", None)
+    assert store.known(["a"]) == {"a"}
+
+
+def test_records_of_a_text_are_found_whatever_their_keys(storage):
+    store = RecordStore(storage)
+    hour = timedelta(hours=1)
+    store.put(text("b", "A fox.", created_at=NOON + hour, tensors=b"big"), text("c", "A cat."))
+    store.put(text("a", "A fox.", created_at=NOON, made_by={"weights": "0123"}))
+    store.put(Record(key="d", kind="text", text="A fox."))
+    earlier, later = store.find("prompt", "A fox.")
+    assert (earlier.key, earlier.made_by) == ("a", {"weights": "0123"})
+    assert (later.key, later.made_by, later.tensors) == ("b", None, b"")
+
+
 def test_every_put_is_a_part_of_its_own_with_plain_columns(tmp_path):
     store = RecordStore(Storage(tmp_path))
     store.put(text("a"), text("b"))
     store.put(text("c"))
     tables = [pq.read_table(part) for part in (tmp_path / FOLDER).iterdir()]
     assert sorted(table.num_rows for table in tables) == [1, 2]
-    assert tables[0].column_names == ["key", "kind", "text", "created_at", "tensors"]
+    plain = ["key", "kind", "text", "created_at", "made_by"]
+    assert tables[0].column_names == [*plain, "tensors"]
 
 
 def test_the_earliest_of_equal_keys_counts_whatever_the_order_of_parts(storage):
@@ -83,7 +117,7 @@ def test_looking_for_keys_reads_no_blobs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pq, "ParquetFile", lambda file: parts(Counted(file)))
     store = RecordStore(Storage(tmp_path))
-    assert store.get("other") is None
+    assert store.known(["other", "a"]) == {"a"}
     assert 0 < sum(read) < len(blob) / 8
     assert store.get("b") is not None
     assert len(blob) < sum(read) < 1.5 * len(blob)

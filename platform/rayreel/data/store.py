@@ -2,11 +2,13 @@
 
 Records are only ever added, in parts that appear whole, so any number of processes may write and
 read. Columns that people filter on are plain; tensors are one safetensors blob, as Arrow has no
-bfloat16, and nobody who looks for a key reads them.
+bfloat16, and nobody who looks for a key reads them: what is in a part is told by its footer.
 """
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,9 +32,15 @@ _SCHEMA = pa.schema(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("text", pa.string()),
         pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("made_by", pa.string()),
         pa.field("tensors", pa.large_binary(), nullable=False),
     ]
 )
+_INDEX = ("key", "created_at")
+_KEY, _CREATED_AT = map(_SCHEMA.names.index, _INDEX)
+
+# Object stores answer slowly, and many questions at a time.
+_READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class Record:
         kind: What it is, such as ``prompt``.
         text: For texts.
         tensors: For tensors, in safetensors' format; empty where there are none.
+        made_by: What it depends on beside its own inputs, by name: of files, fingerprints.
         created_at: When it was computed.
     """
 
@@ -51,14 +60,12 @@ class Record:
     kind: str
     text: str | None = None
     tensors: bytes = b""
+    made_by: Mapping[str, str] | None = None
     created_at: datetime = field(default_factory=partial(datetime.now, UTC))
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    created_at: datetime
-    part: str
-    row: int
+_Place = tuple[datetime, int, int]
+"""When a record was made, the number of its part, and the row in it."""
 
 
 class RecordStore:
@@ -66,8 +73,8 @@ class RecordStore:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._parts: list[str] = []
         self._places: dict[str, _Place] = {}
-        self._read: set[str] = set()
         self._look_again_at = 0.0
 
     def get(self, key: str) -> Record | None:
@@ -78,14 +85,35 @@ class RecordStore:
         Raises:
             RayreelError: If a part is damaged.
         """
-        if key not in self._places:
+        # A long listing takes seconds, and what it misses is only computed twice.
+        if key not in self._places and time.monotonic() >= self._look_again_at:
             self._refresh()
         place = self._places.get(key)
         if place is None:
             return None
-        with self._opened(place.part) as part:
-            (row,) = part.read_row_group(place.row).to_pylist()
-        return Record(**row)
+        _, part, row = place
+        with self._opened(self._parts[part]) as file:
+            return _record(file.read_row_group(row).to_pylist()[0])
+
+    def known(self, keys: Collection[str]) -> set[str]:
+        """Those of some keys that have a record by now; raises ``RayreelError`` as above."""
+        if any(key not in self._places for key in keys):
+            self._refresh()
+        return {key for key in keys if key in self._places}
+
+    def find(self, kind: str, text: str) -> list[Record]:
+        """All records of a text, earliest first, without their tensors; reads every part.
+
+        Raises:
+            RayreelError: If a part is damaged.
+        """
+        columns = [name for name in _SCHEMA.names if name != "tensors"]
+        found = []
+        for name in self._storage.names(FOLDER):
+            with self._opened(name) as part:
+                rows = part.read(columns=columns).to_pylist()
+            found += [_record(row) for row in rows if (row["kind"], row["text"]) == (kind, text)]
+        return sorted(found, key=lambda record: record.created_at)
 
     def put(self, *records: Record) -> None:
         """Keep records, as one part. Once this returns, they survive a crash.
@@ -93,30 +121,39 @@ class RecordStore:
         Raises:
             OSError: If they cannot be written.
         """
-        rows = [{name: getattr(record, name) for name in _SCHEMA.names} for record in records]
         buffer = BytesIO()
-        # A group for each row, so that one can be read without the blobs of the others.
-        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), buffer, row_group_size=1)
+        table = pa.Table.from_pylist([_row(record) for record in records], _SCHEMA)
+        # A group for each row, so that one can be read without the blobs of the others; and so that
+        # the footer's least values are those of the row.
+        pq.write_table(table, buffer, row_group_size=1, write_statistics=list(_INDEX))
         self._storage.write_bytes(f"{FOLDER}/part-{uuid4().hex}.parquet", buffer.getvalue())
 
     def _refresh(self) -> None:
         """Learn the keys of parts that were not there yet."""
-        if time.monotonic() < self._look_again_at:
-            return
         names = self._storage.names(FOLDER)
-        # A long listing takes seconds, and what it misses is only computed twice.
         self._look_again_at = time.monotonic() + len(names) // 100
-        for name in names:
-            if name in self._read:
-                continue
-            with self._opened(name) as part:
-                rows = part.read(columns=["key", "created_at"]).to_pylist()
-            for number, row in enumerate(rows):
-                place = _Place(row["created_at"], name, number)
-                known = self._places.setdefault(row["key"], place)
-                if place.created_at < known.created_at:
-                    self._places[row["key"]] = place
-            self._read.add(name)
+        read = set(self._parts)
+        new = [name for name in names if name not in read]
+        for name, keys in zip(new, self._indices(new), strict=True):
+            self._parts.append(name)
+            for row, (key, created_at) in enumerate(keys):
+                place = (created_at, len(self._parts) - 1, row)
+                self._places[key] = min(place, self._places.get(key, place))
+
+    def _indices(self, names: Sequence[str]) -> list[list[tuple[str, datetime]]]:
+        """Keys of parts and when their records were made."""
+        if self._storage.local_path(FOLDER) is not None:
+            return [self._index(name) for name in names]
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(self._index, names))
+
+    def _index(self, name: str) -> list[tuple[str, datetime]]:
+        with self._opened(name) as part:
+            groups = map(part.metadata.row_group, range(part.metadata.num_row_groups))
+            return [
+                (group.column(_KEY).statistics.min, group.column(_CREATED_AT).statistics.min)
+                for group in groups
+            ]
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[pq.ParquetFile]:
@@ -136,3 +173,13 @@ class RecordStore:
             return local.open("rb")
         file_system, path = fsspec.url_to_fs(self._storage.join(name))
         return file_system.open(path, "rb", cache_type="none")
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = {name: getattr(record, name) for name in _SCHEMA.names}
+    return row | {"made_by": record.made_by and json.dumps(dict(record.made_by))}
+
+
+def _record(row: Mapping[str, Any]) -> Record:
+    made_by = row["made_by"] and json.loads(row["made_by"])
+    return Record(**{**row, "made_by": made_by})
