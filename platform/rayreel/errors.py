@@ -6,6 +6,7 @@
     ├── SpecError          a value that a person wrote is wrong; nothing has started
     ├── CheckpointError    a weight file is missing, damaged or does not belong
     ├── ClusterError       the cluster cannot hold the job, or lost it
+    ├── RunStopped         more failed than the error budget allows
     ├── Cancelled          someone asked the work to stop; nothing is wrong
     └── ItemError          one item cannot be done; the others go on
         └── MediaError     an image, video or audio file cannot be read or written
@@ -28,6 +29,10 @@ class CheckpointError(RayreelError):
 
 class ClusterError(RayreelError):
     """The Ray cluster cannot hold the job."""
+
+
+class RunStopped(RayreelError):  # noqa: N818 - a limit that was asked for
+    """More items failed than the error budget allows."""
 
 
 class Cancelled(RayreelError):  # noqa: N818 - a request that was met, not a fault
