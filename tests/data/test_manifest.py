@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import fsspec
@@ -5,8 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayreel.data.manifest import Row, read_manifest
+from rayreel.data.manifest import Manifest, Row
 from rayreel.errors import SpecError
+
+
+def read(uri: str | Path) -> list[Row]:
+    return list(Manifest(uri))
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -16,7 +21,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def test_jsonl_rows_carry_their_line_numbers(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"prompt": "a", "seed": 1}\n\n  \n{"prompt": "b\\u2028c"}')
-    assert read_manifest(path) == [
+    assert read(path) == [
         Row(1, {"prompt": "a", "seed": 1}),
         Row(4, {"prompt": "b\u2028c"}),
     ]
@@ -24,7 +29,7 @@ def test_jsonl_rows_carry_their_line_numbers(tmp_path):
 
 def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"prompt": "b\u2028c\x85d"}\n')
-    assert read_manifest(path) == [Row(1, {"prompt": "b\u2028c\x85d"})]
+    assert read(path) == [Row(1, {"prompt": "b\u2028c\x85d"})]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
@@ -33,14 +38,14 @@ def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path, kind):
         kind
     ]
     path = write(tmp_path / f"a.{kind}", b"\xef\xbb\xbf" + content.encode())
-    assert [row.values for row in read_manifest(path)] == [{"prompt": "a"}, {"prompt": "b"}]
+    assert [row.values for row in read(path)] == [{"prompt": "a"}, {"prompt": "b"}]
 
 
 def test_jsonl_faults_are_listed_together(tmp_path):
     lines = ['{"prompt": "a"}', '{"prompt": ', "[1, 2]", '"text"', '{"x": NaN}', "null", "{}"]
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     with pytest.raises(SpecError) as caught:
-        read_manifest(path)
+        read(path)
     message = str(caught.value)
     assert message.startswith(f"{path} has 5 faulty row(s)")
     assert [f"line {number} " in message for number in range(1, 8)] == [False, *[True] * 5, False]
@@ -49,7 +54,7 @@ def test_jsonl_faults_are_listed_together(tmp_path):
 def test_a_file_of_faults_is_summarised(tmp_path):
     path = write(tmp_path / "a.jsonl", "x\n" * 250)
     with pytest.raises(SpecError, match="250 faulty") as caught:
-        read_manifest(path)
+        read(path)
     assert str(caught.value).endswith("and 150 more")
 
 
@@ -57,7 +62,7 @@ def test_nulls_are_absent(tmp_path):
     path = write(
         tmp_path / "a.jsonl", '{"seed": null, "images": [{"path": "a", "crf": null}, null]}'
     )
-    assert read_manifest(path) == [Row(1, {"images": [{"path": "a"}, None]})]
+    assert read(path) == [Row(1, {"images": [{"path": "a"}, None]})]
 
 
 def test_csv_cells_are_text_or_json_and_empty_ones_absent(tmp_path):
@@ -69,7 +74,7 @@ def test_csv_cells_are_text_or_json_and_empty_ones_absent(tmp_path):
         '"two\nlines, here", ,\n'
         "[VISUAL]: a dog,,[]\n",
     )
-    assert read_manifest(path) == [
+    assert read(path) == [
         Row(2, {"prompt": "a cat", "seed": "7", "images": [{"path": "a.png", "frame": 0}]}),
         Row(4, {"prompt": "two\nlines, here"}),
         Row(6, {"prompt": "[VISUAL]: a dog", "images": []}),
@@ -82,7 +87,7 @@ def test_csv_faults_are_listed_together(tmp_path):
         'prompt,images\na\nb,c,d\n"a"x,1\nok,\nbad,"[{""path"": }]"\nend,"never closed\n',
     )
     with pytest.raises(SpecError, match="5 faulty") as caught:
-        read_manifest(path)
+        read(path)
     message = str(caught.value)
     assert [f"line {number} " in message for number in range(1, 8)] == [
         False, True, True, True, False, True, True,
@@ -92,7 +97,7 @@ def test_csv_faults_are_listed_together(tmp_path):
 @pytest.mark.parametrize("header", ["", "a,a\n1,2\n", "a,,b\n1,2,3\n"])
 def test_csv_needs_distinct_column_names(tmp_path, header):
     with pytest.raises(SpecError, match=r"a\.csv.*(header|columns)"):
-        read_manifest(write(tmp_path / "a.csv", header))
+        read(write(tmp_path / "a.csv", header))
 
 
 def test_parquet_rows_are_plain_values_without_nulls(tmp_path):
@@ -101,7 +106,7 @@ def test_parquet_rows_are_plain_values_without_nulls(tmp_path):
         {"prompt": "b", "seed": None, "images": None},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    assert read_manifest(tmp_path / "a.parquet") == [
+    assert read(tmp_path / "a.parquet") == [
         Row(1, {"prompt": "a", "seed": 3, "images": [{"path": "x"}]}),
         Row(2, {"prompt": "b"}),
     ]
@@ -109,36 +114,110 @@ def test_parquet_rows_are_plain_values_without_nulls(tmp_path):
 
 def test_missing_numbers_of_pandas_are_absent(tmp_path):
     pq.write_table(pa.table({"fps": pa.array([24.0, float("nan")])}), tmp_path / "a.parquet")
-    assert read_manifest(tmp_path / "a.parquet") == [Row(1, {"fps": 24.0}), Row(2, {})]
+    assert read(tmp_path / "a.parquet") == [Row(1, {"fps": 24.0}), Row(2, {})]
 
 
 def test_other_file_systems_are_read():
     with fsspec.open("memory://lists/a.jsonl", "wb") as file:
         file.write(b'{"prompt": "a"}\n')
-    assert read_manifest("memory://lists/a.jsonl") == [Row(1, {"prompt": "a"})]
+    assert read("memory://lists/a.jsonl") == [Row(1, {"prompt": "a"})]
 
 
 def test_unknown_kind_names_the_known_ones(tmp_path):
     with pytest.raises(SpecError, match=r"\.jsonl, \.csv, \.parquet"):
-        read_manifest(write(tmp_path / "a.yaml", ""))
+        read(write(tmp_path / "a.yaml", ""))
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "missing.csv", "missing.parquet"])
 def test_missing_file_is_named(tmp_path, name):
     with pytest.raises(SpecError, match=name):
-        read_manifest(tmp_path / name)
+        read(tmp_path / name)
 
 
 def test_unknown_file_system_is_named():
     with pytest.raises(SpecError, match=r"nowhere://a\.jsonl"):
-        read_manifest("nowhere://a.jsonl")
+        read("nowhere://a.jsonl")
 
 
 def test_damaged_parquet_is_named(tmp_path):
     with pytest.raises(SpecError, match=r"a\.parquet: it is not a Parquet file"):
-        read_manifest(write(tmp_path / "a.parquet", b"PAR1 nothing PAR1"))
+        read(write(tmp_path / "a.parquet", b"PAR1 nothing PAR1"))
 
 
 def test_text_that_is_not_utf8_names_the_line(tmp_path):
     with pytest.raises(SpecError, match="line 2 is not UTF-8"):
-        read_manifest(write(tmp_path / "a.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n'))
+        read(write(tmp_path / "a.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n'))
+
+
+CONTENT = {
+    "a.jsonl": '{"prompt": "a"}\n\n{"prompt": "b"}\n{"prompt": "c"}\n',
+    "a.csv": 'prompt\n"a\na"\nb\n\nc\n',
+}
+
+
+@pytest.fixture(params=[*CONTENT, "a.parquet"])
+def manifest(request, tmp_path) -> Manifest:
+    path = tmp_path / request.param
+    if request.param in CONTENT:
+        write(path, CONTENT[request.param])
+    else:
+        rows = [{"prompt": f"{number}"} for number in range(2000)]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return Manifest(path)
+
+
+def test_a_list_can_be_read_again_and_side_by_side(manifest):
+    first, second = iter(manifest), iter(manifest)
+    assert next(first) == next(second)
+    assert list(first) == list(second) != []
+
+
+def test_wanted_rows_are_those_of_the_whole_list(manifest):
+    rows = list(manifest)
+    assert list(manifest.rows(row.number for row in rows)) == rows
+    assert list(manifest.rows([rows[-1].number])) == rows[-1:]
+    assert list(manifest.rows([rows[0].number, rows[-1].number])) == [rows[0], rows[-1]]
+    assert list(manifest.rows([])) == []
+    assert list(manifest.rows([10**6])) == []
+
+
+def test_rows_that_are_not_wanted_are_not_looked_at(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"prompt": "a"}\nno JSON\n{"prompt": "b"}\n')
+    assert [row.number for row in Manifest(path).rows([1, 3])] == [1, 3]
+
+
+def test_what_is_wanted_is_asked_for_row_by_row(manifest):
+    asked: list[int] = []
+    numbers = [row.number for row in manifest]
+    rows = manifest.rows(number for number in numbers if asked.append(number) is None)  # type: ignore[func-returns-value]
+    next(rows)
+    assert asked == numbers[:1]
+
+
+def test_rows_before_a_fault_are_there_before_it_is_told(tmp_path):
+    rows = iter(Manifest(write(tmp_path / "a.jsonl", '{"prompt": "a"}\n[]\n')))
+    assert next(rows) == Row(1, {"prompt": "a"})
+    with pytest.raises(SpecError, match="line 2"):
+        next(rows)
+
+
+def test_a_list_from_elsewhere_is_fetched_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with fsspec.open("memory://lists/b.jsonl", "wb") as file:
+        file.write(b'{"prompt": "a"}\n')
+    manifest = Manifest("memory://lists/b.jsonl")
+    fsspec.filesystem("memory").rm("/lists/b.jsonl")
+    assert list(manifest) == list(manifest) == [Row(1, {"prompt": "a"})]
+    assert len(list(tmp_path.iterdir())) == 1
+    del manifest
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_list_is_read_in_little_memory(tmp_path):
+    rows = [{"prompt": "a fox in the snow " * 20, "seed": seed} for seed in range(20_000)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="none", use_dictionary=False)
+    manifest = Manifest(path)
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() for row in manifest if row.number % 500 == 0)
+    assert most - before < 4 * 2**20 < path.stat().st_size

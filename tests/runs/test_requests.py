@@ -43,7 +43,7 @@ def planned(tmp_path, files):
         if model:
             files = ModelFiles(files.spec.model_copy(update=model))
         job = RenderSpec.model_validate({"prompts": str(path), **spec})
-        return plan_rows(job, files)
+        return list(plan_rows(job, files))
 
     return plan
 

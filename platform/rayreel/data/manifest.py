@@ -1,20 +1,28 @@
-"""Prompt lists and dataset lists: JSONL, CSV or Parquet to rows of plain values."""
+"""Prompt lists and dataset lists: JSONL, CSV or Parquet to rows of plain values, one at a time."""
 
 import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterator
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from rayreel.errors import SpecError
 
 _MAX_LISTED_FAULTS = 100
+# A row of a Parquet file may be long, and all rows of a batch are there at once.
+_PARQUET_BATCH = 512
+_PARQUET_BUFFER = 2**20
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -30,106 +38,236 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def read_manifest(uri: str | Path) -> list[Row]:
-    """Read a list of prompts or of media.
+class FaultList:
+    """What is wrong with the rows of a list: the first faults, and how many there are.
 
-    CSV cells are text, except that a cell which holds a JSON object or list becomes that.
-
-    Args:
-        uri: File ending in ``.jsonl``, ``.csv`` or ``.parquet``, on any fsspec file system.
-
-    Raises:
-        SpecError: If the file is missing or of another kind, or if rows are faulty; the message
-            lists them together.
+    Attributes:
+        listed: The first ones, each with the number of its row.
+        count: All of them.
     """
-    suffix = PurePosixPath(str(uri)).suffix.lower()
-    if suffix not in _READERS:
-        raise SpecError(f"cannot read {uri}: expected a file ending in {', '.join(_READERS)}")
-    faults: list[str] = []
-    try:
-        file_system, path = fsspec.url_to_fs(str(uri))
-        rows = list(_READERS[suffix](file_system.cat_file(path), faults))
-    except (OSError, ValueError) as error:
-        raise SpecError(f"cannot read {uri}: {error}") from error
-    if faults:
-        listed = faults[:_MAX_LISTED_FAULTS]
-        if len(faults) > len(listed):
-            listed.append(f"and {len(faults) - len(listed)} more")
-        raise SpecError("\n  ".join([f"{uri} has {len(faults)} faulty row(s):", *listed]))
-    return rows
+
+    def __init__(self, most: int) -> None:
+        """Start without faults.
+
+        Args:
+            most: How many are kept.
+        """
+        self.listed: list[tuple[int, str]] = []
+        self.count = 0
+        self._most = most
+
+    def add(self, number: int, fault: str) -> None:
+        """Count a fault of a row; rows come in order."""
+        self.count += 1
+        if len(self.listed) < self._most:
+            self.listed.append((number, fault))
+
+    def include(self, other: "FaultList") -> None:
+        """Take in another list of the same rows; of one row, its faults come first."""
+        self.count += other.count
+        both = sorted([*other.listed, *self.listed], key=lambda entry: entry[0])
+        self.listed = both[: self._most]
+
+    def text(self, head: str) -> str:
+        """Message for a person: a line for each fault that is kept."""
+        more = self.count - len(self.listed)
+        lines = [fault for _, fault in self.listed]
+        return "\n  ".join([head, *lines, *([f"and {more} more"] if more else [])])
 
 
-def _read_jsonl(data: bytes, faults: list[str]) -> Iterator[Row]:
-    # Not splitlines(), which also splits at characters that may stand in a JSON string (U+2028).
-    for number, line in enumerate(io.StringIO(_decode(data), newline=None), start=1):
-        if not line.strip():
-            continue
+class Manifest:
+    """A list of prompts or of media, read as often as needed, with a row in memory at a time.
+
+    CSV cells are text, except that a cell which holds a JSON object or list becomes that. A list on
+    another file system is fetched once, to a temporary file.
+
+    Attributes:
+        uri: As it was given.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        """Find the file.
+
+        Args:
+            uri: File ending in ``.jsonl``, ``.csv`` or ``.parquet``, on any fsspec file system.
+
+        Raises:
+            SpecError: If it is of another kind, or cannot be fetched.
+        """
+        self.uri = str(uri)
+        suffix = PurePosixPath(self.uri).suffix.lower()
+        if suffix not in _READERS:
+            raise SpecError(f"cannot read {uri}: expected a file ending in {', '.join(_READERS)}")
+        self._read = _READERS[suffix]
         try:
-            value = _parse_json(line)
-        except ValueError as error:
-            faults.append(f"line {number} is not JSON: {error}")
-            continue
-        if isinstance(value, dict):
-            yield Row(number, _present(value))
+            file_system, path = fsspec.url_to_fs(self.uri)
+            self._path = Path(path)
+            if not isinstance(file_system, LocalFileSystem):
+                self._path = _temporary(self, suffix)
+                file_system.get_file(path, str(self._path))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"cannot read {uri}: {error}") from error
+
+    def num_bytes(self) -> int:
+        """Size of the file as it is now.
+
+        Raises:
+            SpecError: If it is gone.
+        """
+        try:
+            return self._path.stat().st_size
+        except OSError as error:
+            raise SpecError(f"cannot read {self.uri}: {error}") from error
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows; raises as ``rows`` does."""
+        return self.rows()
+
+    def rows(self, only: Iterable[int] | None = None) -> Iterator[Row]:
+        """Rows in order.
+
+        Args:
+            only: Numbers of the rows that are wanted, ascending, by default all; taken one by one
+                as rows are read. The others cost little, and a number that no row has is passed by.
+
+        Raises:
+            SpecError: If the file is missing or damaged; at the end, if rows were faulty, which are
+                listed together.
+        """
+        faults = FaultList(_MAX_LISTED_FAULTS)
+        try:
+            yield from self._read(self._path, faults, only)
+        except UnicodeDecodeError as error:
+            line = _first_undecodable(self._path)
+            raise SpecError(f"cannot read {self.uri}: line {line} is not UTF-8 text") from error
+        except (OSError, ValueError) as error:
+            raise SpecError(f"cannot read {self.uri}: {error}") from error
+        if faults.count:
+            raise SpecError(faults.text(f"{self.uri} has {faults.count} faulty row(s):"))
+
+
+def _temporary(owner: object, suffix: str) -> Path:
+    """An empty file that is removed with its owner."""
+    with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
+        path = Path(file.name)
+    weakref.finalize(owner, path.unlink, missing_ok=True)
+    return path
+
+
+def _first_undecodable(path: Path) -> int:
+    """Number of the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError("a file that was decoded in vain has such a line")
+
+
+def _wanted(rows: Iterator[tuple[int, T]], only: Iterable[int] | None) -> Iterator[tuple[int, T]]:
+    """Those of numbered rows that are asked for."""
+    if only is None:
+        yield from rows
+        return
+    for wanted in only:
+        for number, row in rows:
+            if number == wanted:
+                yield number, row
+            if number >= wanted:
+                break
         else:
-            faults.append(f"line {number} is not a JSON object but a {type(value).__name__}")
+            return
 
 
-def _read_csv(data: bytes, faults: list[str]) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_decode(data), newline=""), strict=True)
-    columns: list[str] | None = None
+def _read_jsonl(path: Path, faults: FaultList, only: Iterable[int] | None) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in _wanted(enumerate(file, start=1), only):
+            if not line.strip():
+                continue
+            try:
+                value = _parse_json(line)
+            except ValueError as error:
+                faults.add(number, f"line {number} is not JSON: {error}")
+                continue
+            if isinstance(value, dict):
+                yield Row(number, _present(value))
+            else:
+                kind = type(value).__name__
+                faults.add(number, f"line {number} is not a JSON object but a {kind}")
+
+
+def _read_csv(path: Path, faults: FaultList, only: Iterable[int] | None) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        records = _csv_records(file, faults)
+        _, header = next(records, (0, None))
+        if header is None:
+            raise ValueError("it has no header line")
+        columns = _checked_columns([cell.strip() for cell in header])
+        for number, cells in _wanted(records, only):
+            if len(cells) != len(columns):
+                said = f"line {number} has {len(cells)} cells; the header has {len(columns)}"
+                faults.add(number, said)
+                continue
+            named = zip(columns, cells, strict=True)
+            try:
+                yield Row(number, {name: _parse_cell(cell) for name, cell in named if cell.strip()})
+            except ValueError as error:
+                faults.add(number, f"line {number} has a cell with damaged JSON: {error}")
+
+
+def _csv_records(file: Iterable[str], faults: FaultList) -> Iterator[tuple[int, list[str]]]:
+    """Cells of each row that is not blank, the header's first."""
+    reader = csv.reader(file, strict=True)
     while True:
         # A row can span lines, and the reader counts those that it has finished.
         number = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
-            break
+            return
         except csv.Error as error:
-            faults.append(f"line {number} is not CSV: {error}")
+            faults.add(number, f"line {number} is not CSV: {error}")
             continue
-        if not any(cell.strip() for cell in cells):
-            continue
-        if columns is None:
-            columns = _checked_columns([cell.strip() for cell in cells])
-        elif len(cells) != len(columns):
-            faults.append(f"line {number} has {len(cells)} cells; the header has {len(columns)}")
-        else:
-            named = zip(columns, cells, strict=True)
-            try:
-                yield Row(number, {name: _parse_cell(cell) for name, cell in named if cell.strip()})
-            except ValueError as error:
-                faults.append(f"line {number} has a cell with damaged JSON: {error}")
-    if columns is None:
-        raise ValueError("it has no header line")
+        if any(cell.strip() for cell in cells):
+            yield number, cells
 
 
-def _read_parquet(data: bytes, faults: list[str]) -> Iterator[Row]:  # noqa: ARG001 - as the others
+def _read_parquet(
+    path: Path,
+    faults: FaultList,  # noqa: ARG001 - as the others
+    only: Iterable[int] | None,
+) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, (rows, index) in _wanted(_parquet_records(file), only):
+            yield Row(number, _present(rows()[index]))
+
+
+def _parquet_records(
+    file: BinaryIO,
+) -> Iterator[tuple[int, tuple[Callable[[], list[dict[str, Any]]], int]]]:
+    """Where each row is found: in a batch, which becomes plain values when it is asked for."""
+    number = 0
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.ParquetFile(file, buffer_size=_PARQUET_BUFFER)
+        _checked_columns(table.schema_arrow.names)
+        for batch in table.iter_batches(batch_size=_PARQUET_BATCH):
+            rows = cache(batch.to_pylist)
+            for index in range(batch.num_rows):
+                number += 1
+                yield number, (rows, index)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it is not a Parquet file: {error}") from error
-    _checked_columns(table.column_names)
-    for number, values in enumerate(table.to_pylist(), start=1):
-        yield Row(number, _present(values))
 
 
-_READERS: dict[str, Callable[[bytes, list[str]], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, FaultList, Iterable[int] | None], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
 
 SUFFIXES = tuple(_READERS)
-"""Endings of the files that ``read_manifest`` reads."""
-
-
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"line {line} is not UTF-8 text") from error
+"""Endings of the files that a ``Manifest`` reads."""
 
 
 def _checked_columns(names: list[str]) -> list[str]:
@@ -153,7 +291,7 @@ def _parse_cell(cell: str) -> object:
 
 def _parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         # Without its own line number, which counts within the text.
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from error
@@ -161,6 +299,9 @@ def _parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _present(value: Any) -> Any:  # noqa: ANN401 - the same type comes out

@@ -82,7 +82,7 @@ def plan(spec: RenderSpec) -> tuple[ModelFiles, list[PlannedRow]]:
         raise CheckpointError("\n".join(found))
     if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
         log.warning("%s", warning)
-    return files, plan_rows(spec, files)
+    return files, list(plan_rows(spec, files))
 
 
 def render(spec: RenderSpec) -> RenderSummary:

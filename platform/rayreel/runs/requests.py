@@ -1,29 +1,29 @@
-"""Prompt lists become resolved requests with identities, or one list of all their faults."""
+"""Prompt lists of any length: checked as a whole, kept as identities, read again for the rest."""
 
+import hashlib
 import logging
-from dataclasses import dataclass, replace
+import sys
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+from tqdm import tqdm
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.jobs import RenderSpec
-from rayreel.config.load import faults
 from rayreel.config.request import RenderRequest
-from rayreel.data.hashing import canonical_json, content_hash
-from rayreel.data.manifest import read_manifest
-from rayreel.errors import MediaError, RayreelError, SpecError
-from rayreel.pipelines import pipeline_of
-from rayreel.pipelines.choice import choose_pipeline
-from rayreel.pipelines.chunks import is_chained
-from rayreel.pipelines.faults import request_faults
-from rayreel.pipelines.resolve import resolve
-from rayreel.pipelines.sources import Sourced, read_sources
-from rayreel.runs.row_files import RowFiles
+from rayreel.data.manifest import FaultList, Manifest, Row
+from rayreel.errors import SpecError
+from rayreel.runs.templates import FaultyRow, Own, Template, Templates
 
 _MOST_FAULTS = 50
 _MOST_ROWS = 5
-_GUIDED_FIELDS = ("steps", "scheduler", "negative_prompt", "video_guidance", "audio_guidance")
+_MANY_ROWS = 20_000
+_DIGEST_BYTES = 16
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,105 @@ class PlannedRow:
     notes: tuple[str, ...] = ()
 
 
-def plan_rows(spec: RenderSpec, files: ModelFiles) -> list[PlannedRow]:
+class RowPlan:
+    """The rows of a list that was checked: some 50 bytes of each, the rest is read again.
+
+    Attributes:
+        item_ids: Identity of what each row asks for, ``(rows,)`` of dtype ``S32``, in order.
+        num_clips: Distinct identities.
+        num_texts: Distinct texts that go through the text encoder, as the rows have them.
+    """
+
+    def __init__(
+        self, manifest: Manifest, templates: Templates, seed: int, columns: "_Columns"
+    ) -> None:
+        """Keep what was found; ``plan_rows`` makes plans.
+
+        Args:
+            manifest: The list.
+            templates: Of its rows.
+            seed: The job's.
+            columns: A value for each row.
+        """
+        self._manifest = manifest
+        self._num_bytes = manifest.num_bytes()
+        self._templates = templates
+        self._seed = seed
+        self._numbers = columns.numbers
+        self.item_ids = np.frombuffer(bytes(columns.item_ids), dtype="S32")
+        _, first = np.unique(self.item_ids, return_index=True)
+        self.num_clips = len(first)
+        self._clips_of_shapes = np.bincount(np.frombuffer(columns.shapes, dtype=np.uint32)[first])
+        self.num_texts = len(np.unique(np.frombuffer(columns.texts, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.item_ids)
+
+    def __iter__(self) -> Iterator[PlannedRow]:
+        """All rows, as ``rows`` reads them."""
+        return self.rows()
+
+    def shapes(self) -> list[tuple[RenderRequest, int]]:
+        """What can share batches: an example of each kind, and how many distinct clips it has."""
+        clips = self._clips_of_shapes.tolist()
+        return list(zip(self._templates.examples, clips, strict=True))
+
+    def rows(self, wanted: Callable[[str], bool] | None = None) -> Iterator[PlannedRow]:
+        """Read the list again.
+
+        Args:
+            wanted: Whether rows of an item are wanted, asked once for each row when its turn comes;
+                by default all are. The others cost little.
+
+        Raises:
+            SpecError: If the list is not what it was.
+        """
+        if self._manifest.num_bytes() != self._num_bytes:
+            raise self._changed(f"it had {self._num_bytes} bytes")
+        expected: deque[int] = deque()
+
+        def numbers() -> Iterator[int]:
+            for index, number in enumerate(self._numbers):
+                if wanted is None or wanted(self._item_id(index)):
+                    expected.append(index)
+                    yield number
+
+        for number, values in self._manifest.rows(numbers()):
+            index = expected.popleft()
+            row = self._planned(number, values) if number == self._numbers[index] else None
+            if row is None or row.item_id != self._item_id(index):
+                raise self._changed(f"row {self._numbers[index]} was another one")
+            yield row
+        if expected:
+            raise self._changed(f"row {self._numbers[expected[0]]} was there")
+
+    def _item_id(self, index: int) -> str:
+        return bytes(self.item_ids[index]).decode()
+
+    def _planned(self, number: int, values: dict[str, Any]) -> PlannedRow | None:
+        name = _take_name(number, values)
+        try:
+            template, own = self._templates.match(values)
+        except FaultyRow:
+            return None
+        item_id, seed = template.identify(own, self._seed)
+        return PlannedRow(
+            number=number,
+            name=name,
+            item_id=item_id,
+            request=template.asked(own, seed),
+            reason=template.reason,
+            notes=template.notes,
+        )
+
+    def _changed(self, before: str) -> SpecError:
+        return SpecError(
+            f"{self._manifest.uri} changed since it was checked: {before} then; start again"
+        )
+
+
+def plan_rows(spec: RenderSpec, files: ModelFiles) -> RowPlan:
     """Read, check and resolve a prompt list.
 
     Args:
@@ -57,161 +155,141 @@ def plan_rows(spec: RenderSpec, files: ModelFiles) -> list[PlannedRow]:
         files: Its model.
 
     Returns:
-        One entry per row, in order.
+        The plan of its rows, in order.
 
     Raises:
         SpecError: Naming row, field, what was expected and the nearest legal value, for all rows.
     """
-    rows: list[PlannedRow] = []
-    wrong: list[str] = []
-    ignored: dict[str, list[int]] = {}
-    planner = _Planner(spec, files)
-    names: dict[str, int] = {}
-    for number, values in read_manifest(spec.prompts):
-        name = str(values.pop("id", f"row-{number}"))
-        found = [f"id {name!r} was used by row {names[name]}"] if name in names else []
-        names[name] = number
+    manifest = Manifest(spec.prompts)
+    templates = Templates(spec, files)
+    columns, names = _Columns(), _Names()
+    wrong = FaultList(_MOST_FAULTS)
+    ignored: dict[str, _Some] = {}
+    for number, values in _shown(manifest):
+        names.add(number, _take_name(number, values))
         try:
-            row = planner.plan(number, name, values)
-        except _FaultyRow as faulty:
-            found += faulty.lines
-        else:
-            rows.append(row)
-            if said := _ignored(values, row.request):
-                ignored.setdefault(said, []).append(number)
-        wrong += [f"row {number}: {fault}" for fault in found]
-    if wrong:
-        more = [f"and {len(wrong) - _MOST_FAULTS} more"] if len(wrong) > _MOST_FAULTS else []
-        raise SpecError("\n  ".join([f"{spec.prompts}:", *wrong[:_MOST_FAULTS], *more]))
-    if not rows:
+            template, own = templates.match(values)
+        except FaultyRow as faulty:
+            for line in faulty.lines:
+                wrong.add(number, f"row {number}: {line}")
+            continue
+        item_id, _ = template.identify(own, spec.seed)
+        columns.add(number, item_id, template, own)
+        if template.ignored:
+            ignored.setdefault(template.ignored, _Some()).add(number)
+    wrong.include(names.faults(manifest))
+    if wrong.count:
+        raise SpecError(wrong.text(f"{spec.prompts}:"))
+    if not columns.numbers:
         raise SpecError(f"{spec.prompts} has no rows")
     for said, numbers in ignored.items():
-        more = [f"{len(numbers) - _MOST_ROWS} more"] if len(numbers) > _MOST_ROWS else []
-        log.warning("%s, in row %s", said, ", ".join([*map(str, numbers[:_MOST_ROWS]), *more]))
-    return rows
+        log.warning("%s, in row %s", said, numbers)
+    return RowPlan(manifest, templates, spec.seed, columns)
 
 
-class _FaultyRow(Exception):  # noqa: N818 - caught right here, and no error of ours
-    """What is wrong with a row.
+def _take_name(number: int, values: dict[str, Any]) -> str:
+    """The name of a row, which is no part of what it asks for."""
+    return str(values.pop("id", f"row-{number}"))
+
+
+def _shown(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, with a bar that moves where there are many."""
+    left = iter(rows)
+    yield from islice(left, _MANY_ROWS)
+    if (row := next(left, None)) is None:
+        return
+    # A log file takes a line of progress now and then, and a terminal a moving bar.
+    interval_s = 0.1 if sys.stderr.isatty() else 10
+    with tqdm(
+        chain([row], left),
+        desc="checking rows",
+        unit="row",
+        initial=_MANY_ROWS,
+        mininterval=interval_s,
+    ) as bar:
+        yield from bar
+
+
+class _Columns:
+    """What is kept of each row.
 
     Attributes:
-        lines: A fault each.
+        numbers: Where it is in the list.
+        item_ids: 32 bytes each.
+        shapes: Of its template.
+        texts: Hashes of texts that go through the text encoder, some of them more than once.
     """
 
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+    def __init__(self) -> None:
+        self.numbers = array("Q")
+        self.item_ids = bytearray()
+        self.shapes = array("I")
+        self.texts = array("q")
+        # Of rows that have none of their own: nearly all rows, and few texts.
+        self._negatives: set[str] = set()
+
+    def add(self, number: int, item_id: str, template: Template, own: Own) -> None:
+        self.numbers.append(number)
+        self.item_ids += item_id.encode()
+        self.shapes.append(template.shape)
+        if not template.encodes:
+            return
+        prompt, negative = template.texts(own)
+        self.texts.append(hash(prompt))
+        if negative is None or negative in self._negatives:
+            return
+        if not template.negates:
+            self._negatives.add(negative)
+        self.texts.append(hash(negative))
 
 
-class _Planner:
-    """Rows of one list to requests of one model."""
+class _Names:
+    """Names of rows, in 24 bytes each, to find those that are used again."""
 
-    def __init__(self, spec: RenderSpec, files: ModelFiles) -> None:
-        self.spec = spec
-        self.files = files
-        self.defaults = spec.defaults.model_dump(exclude_unset=True)
-        self.row_files = RowFiles(spec.prompts.rpartition("/")[0], spec.output)
+    def __init__(self) -> None:
+        self._numbers = array("Q")
+        self._digests = bytearray()
 
-    def plan(self, number: int, name: str, values: dict[str, Any]) -> PlannedRow:
-        """The planned row; raises ``_FaultyRow``."""
-        sourced = self._sourced(self._validated(values))
-        pipeline, reason = choose_pipeline(
-            sourced.request, image_model=self.files.spec.image_model is not None
+    def add(self, number: int, name: str) -> None:
+        data = name.encode(errors="surrogatepass")
+        self._numbers.append(number)
+        self._digests += hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+    def faults(self, manifest: Manifest) -> FaultList:
+        """Rows whose name another one has that comes before."""
+        digests = np.frombuffer(self._digests, dtype=f"S{_DIGEST_BYTES}")
+        order = np.argsort(digests, kind="stable")
+        repeats = np.flatnonzero(digests[order[1:]] == digests[order[:-1]])
+        numbers = np.frombuffer(self._numbers, dtype=np.uint64)
+        users = dict(
+            sorted(
+                zip(
+                    numbers[order[repeats + 1]].tolist(),
+                    numbers[order[repeats]].tolist(),
+                    strict=True,
+                )
+            )
         )
-        request = sourced.request.model_copy(update={"pipeline": pipeline})
-        if found := request_faults(request, self.files):
-            raise _FaultyRow([f"field {field!r}: {message}" for field, message in found])
-        request = resolve(request, self.files, pipeline_of(request))
-        row = PlannedRow(
-            number=number,
-            name=name,
-            item_id="",
-            request=request,
-            reason=reason,
-            notes=(*sourced.notes, *self._notes(request)),
-        )
-        return self._identified(row)
-
-    def _validated(self, values: dict[str, Any]) -> RenderRequest:
-        """The request of a row, over the job's defaults."""
-        if {"seconds", "num_frames"} <= values.keys():
-            said = "num_frames says the length already; expected one of them"
-            raise _FaultyRow([f"field 'seconds': {said}"])
-        # A row that states its length in one way does not take the job's in the other.
-        lengths = {"seconds": "num_frames", "num_frames": "seconds"}
-        others = {lengths[field] for field in values if field in lengths}
-        track = values.get("soundtrack")
-        if not others and isinstance(track, dict) and "duration_s" in track:
-            others = {*lengths}
-        fields = {k: v for k, v in self.defaults.items() if k not in others} | values
-        try:
-            return RenderRequest.model_validate(fields)
-        except ValidationError as error:
-            raise _FaultyRow(faults(error, RenderRequest)) from error
-
-    def _sourced(self, request: RenderRequest) -> Sourced:
-        """The request with its files located, and what follows from them."""
-        try:
-            request = self.row_files.located(request)
-        except RayreelError as error:
-            raise _FaultyRow([str(error)]) from error
-        if unreadable := self.row_files.faults(request, self.files):
-            raise _FaultyRow(unreadable)
-        try:
-            return read_sources(request, self.files)
-        except MediaError as error:
-            field = "retake.path" if request.retake else "extend.path"
-            raise _FaultyRow([f"field {field!r}: {error}"]) from error
-
-    def _notes(self, request: RenderRequest) -> list[str]:
-        """What is otherwise than a reader of the row may expect."""
-        kind = pipeline_of(request)
-        notes = kind.notes(request, self.files)
-        still = request.num_frames == 1 and request.video and kind.traits.stages > 0
-        if still and self.files.spec.image_model is None:
-            notes.append("a single frame of the video model: the spec names no image_model")
-        longest_s = self.files.transformer.positional_embedding_max_pos[0]
-        if request.video and not is_chained(request) and request.duration_s > longest_s:
-            notes.append(f"in one piece, past the {longest_s:g} s that the positions cover")
-        if request.extend and not request.extend.latents:
-            notes.append("goes on from encoded frames: there are no latents of the clip")
-        return notes
-
-    def _identified(self, row: PlannedRow) -> PlannedRow:
-        content = self.row_files.identity(row.request, self.files)
-        request = row.request
-        if request.seed is None:
-            del content["seed"]
-            digest = content_hash("seed", str(self.spec.seed), canonical_json(content))
-            content["seed"] = int(digest[:8], 16)
-            request = request.model_copy(update={"seed": content["seed"]})
-        weights = self.files.fingerprint(pipeline_of(request).traits.files)
-        item_id = content_hash(canonical_json(content), weights)
-        return replace(row, item_id=item_id, request=request)
+        found = FaultList(_MOST_FAULTS)
+        for number, values in manifest.rows(islice(users, _MOST_FAULTS)):
+            name = _take_name(number, values)
+            found.add(number, f"row {number}: id {name!r} was used by row {users[number]}")
+        found.count = len(users)
+        return found
 
 
-def _ignored(values: dict[str, Any], request: RenderRequest) -> str:
-    """What a row says to no effect; empty where all of it counts."""
-    kind = pipeline_of(request)
-    ignored: set[str] = set()
-    if not kind.guided(request):
-        ignored.update(_GUIDED_FIELDS)
-    elif request.sigmas is not None:
-        ignored |= {"steps", "scheduler"}
-    if kind.traits.stages < 2:
-        ignored.add("stage2_sigmas")
-    if not request.audio:
-        ignored.add("audio_guidance")
-    if request.video:
-        ignored.add("audio_format")
-    else:
-        ignored |= {"video_guidance", "width", "height", "crf"}
-    if request.retake or request.extend:
-        ignored |= {"width", "height", "fps"}
-    if request.retake:
-        ignored |= {"num_frames", "seconds"}
-    if not is_chained(request):
-        ignored.add("chain")
-    said = ", ".join(sorted(ignored & values.keys()))
-    audio = "on" if request.audio else "off"
-    return said and f"{said}: no effect with pipeline {request.pipeline}, audio {audio}"
+class _Some:
+    """Numbers of rows: the first few, and how many more there are."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._count = 0
+
+    def add(self, number: int) -> None:
+        self._count += 1
+        if self._count <= _MOST_ROWS:
+            self._first.append(number)
+
+    def __str__(self) -> str:
+        more = self._count - len(self._first)
+        return ", ".join([*map(str, self._first), *([f"{more} more"] if more else [])])
