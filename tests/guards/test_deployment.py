@@ -149,7 +149,7 @@ def test_the_job_renders_the_spec_that_is_mounted(render_job):
     (head, *_) = templates(cluster_of(render_job["RayJob"]))
     (mount,) = [m for m in head["spec"]["containers"][0]["volumeMounts"] if m["name"] == "spec"]
     assert render_job["RayJob"]["spec"]["entrypoint"] == (
-        f"rayreel render {mount['mountPath']}/{[*render_job['ConfigMap']['data']][0]}"
+        f"rayreel render {mount['mountPath']}/{next(iter(render_job['ConfigMap']['data']))}"
     )
 
 
