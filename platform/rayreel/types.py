@@ -162,6 +162,30 @@ class TextContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextFeatures:
+    """What a language model makes of a prompt: one vector per token and stream, no padding.
+
+    A transformer's connectors make a ``TextContext`` of it.
+
+    Attributes:
+        video: ``(T, C)``; T is at most L.
+        audio: The same for the audio stream; the same tensor where a model projects once for both,
+            of width 0 where it has no such stream.
+        length: Tokens L that the prompt was cut to, and is filled up to again.
+    """
+
+    video: Tensor
+    audio: Tensor
+    length: int
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "TextFeatures":
+        """The same on a device, and in a dtype if one is named."""
+        video = self.video.to(device, dtype)
+        audio = video if self.audio is self.video else self.audio.to(device, dtype)
+        return replace(self, video=video, audio=audio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latents:
     """A generated clip before decoding; either stream may be absent.
 

@@ -12,10 +12,9 @@ from rayreel.checkpoints.builder import build
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.config.model import ConnectorConfig, TextConfig
 from rayreel.errors import CheckpointError
-from rayreel.models.text.connector import Connector, replace_padding
+from rayreel.models.text.connector import Connector, TextConnectors, padded, replace_padding
 from rayreel.models.text.encoder import TextEncoder
-from rayreel.models.text.features import normalize_per_layer, normalize_per_token
-from rayreel.models.text.processor import EmbeddingsProcessor
+from rayreel.models.text.features import FeatureExtractor, normalize_per_layer, normalize_per_token
 from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.models.text.tokenizer import BOS_ID, PAD_ID, PromptTokenizer
 from tests.checkpoints.packed import loaded
@@ -57,12 +56,19 @@ def load_gemma(folder, dtype):
     return loaded(TextEncoderFiles(folder), device=CPU, dtype=dtype)
 
 
-def random_processor(gemma, config=CONFIG) -> EmbeddingsProcessor:
+def random_encoder(gemma, folder, config=CONFIG, length=128) -> TextEncoder:
     torch.manual_seed(0)
-    processor = EmbeddingsProcessor(
+    extractor = FeatureExtractor(
         config, hidden_size=gemma.hidden_size, num_hidden_states=gemma.num_hidden_states
     )
-    return processor.requires_grad_(False)
+    return TextEncoder(
+        PromptTokenizer(folder, length=length), gemma, extractor.requires_grad_(False)
+    )
+
+
+def random_connectors(config=CONFIG) -> TextConnectors:
+    torch.manual_seed(1)
+    return TextConnectors(config).requires_grad_(False)
 
 
 def edit_json(file: Path, **changes) -> None:
@@ -239,42 +245,75 @@ class TestConnector:
 
 class TestEncoder:
     def test_batch_equals_single_prompts(self, folder, gemma):
-        encoder = TextEncoder(PromptTokenizer(folder, length=128), gemma, random_processor(gemma))
-        for prompt, together in zip(PROMPTS, encoder(PROMPTS), strict=True):
+        encoder, connectors = random_encoder(gemma, folder), random_connectors()
+        together = encoder(PROMPTS)
+        contexts = connectors(together)
+        for prompt, features, context in zip(PROMPTS, together, contexts, strict=True):
             [alone] = encoder([prompt])
-            torch.testing.assert_close(together.video, alone.video, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(together.audio, alone.audio, rtol=1e-4, atol=1e-5)
+            assert_near(features, alone)
+            assert_near(context, connectors([alone])[0])
+
+    def test_features_are_those_of_the_tokens_alone(self, folder, gemma):
+        encoder = random_encoder(gemma, folder)
+        _, masks = encoder.tokenizer(PROMPTS)
+        for features, mask in zip(encoder(PROMPTS), masks, strict=True):
+            assert features.video.shape == (mask.sum(), CONFIG.video.width)
+            assert features.audio.shape == (mask.sum(), CONFIG.audio.width)
+            assert features.length == 128
+            assert features.video.untyped_storage().nbytes() == features.video.nbytes
+
+    def test_one_projection_for_both_streams_is_one_tensor(self, folder, gemma):
+        [features] = random_encoder(gemma, folder, V1_CONFIG)(PROMPTS[:1])
+        assert features.audio is features.video
+        moved = features.to(CPU, torch.bfloat16)
+        assert moved.audio is moved.video
 
     def test_contexts_have_the_width_of_each_stream_and_follow_the_prompt(self, folder, gemma):
-        encoder = TextEncoder(PromptTokenizer(folder, length=128), gemma, random_processor(gemma))
-        fox, nothing, _ = encoder(PROMPTS)
+        fox, nothing, _ = random_connectors()(random_encoder(gemma, folder)(PROMPTS))
         assert fox.video.shape == (128, CONFIG.video.width)
         assert fox.audio.shape == (128, CONFIG.audio.width)
         assert not torch.allclose(fox.video, nothing.video, atol=1e-2)
+
+    def test_contexts_do_not_depend_on_what_padding_held(self, folder, gemma):
+        encoder, connectors = random_encoder(gemma, folder), random_connectors()
+        ids, mask = encoder.tokenizer(PROMPTS)
+        video, _ = encoder.feature_extractor(gemma(ids, mask), mask)
+        whole = connectors.video_connector(video, mask)
+        for features, expected in zip(connectors(encoder(PROMPTS)), whole, strict=True):
+            assert torch.equal(features.video, expected)
 
     @pytest.mark.parametrize("version", ["v1", "v2"])
     def test_without_an_audio_stream_the_audio_context_is_empty(self, folder, gemma, version):
         both = CONFIG if version == "v2" else V1_CONFIG
         video_only = both.model_copy(update={"use_audio_video_cross_attention": None})
-        whole, part = (random_processor(gemma, config) for config in (both, video_only))
-        weights = {n: w for n, w in whole.state_dict().items() if "audio_" not in n}
-        part.load_state_dict(weights, strict=True)
-        tokenizer = PromptTokenizer(folder, length=128)
-        [expected] = TextEncoder(tokenizer, gemma, whole)(PROMPTS[:1])
-        [context] = TextEncoder(tokenizer, gemma, part)(PROMPTS[:1])
+        halves = [
+            (random_encoder(gemma, folder, c), random_connectors(c)) for c in (both, video_only)
+        ]
+        for whole, part in zip(*halves, strict=True):
+            weights = {n: w for n, w in whole.state_dict().items() if "audio_" not in n}
+            part.load_state_dict(weights, strict=True)
+        [expected], [context] = (connect(encode(PROMPTS[:1])) for encode, connect in halves)
         assert torch.equal(context.video, expected.video)
         assert context.audio.shape == (128, 0)
 
     def test_bfloat16_agrees_with_float32_within_its_rounding(self, folder, gemma):
-        tokenizer = PromptTokenizer(folder, length=128)
-        [exact] = TextEncoder(tokenizer, gemma, random_processor(gemma))(PROMPTS[:1])
-        rounded = TextEncoder(
-            tokenizer, load_gemma(folder, torch.bfloat16), random_processor(gemma).bfloat16()
-        )
-        [context] = rounded(PROMPTS[:1])
+        [exact] = random_connectors()(random_encoder(gemma, folder)(PROMPTS[:1]))
+        rounded = random_encoder(load_gemma(folder, torch.bfloat16), folder).bfloat16()
+        [context] = random_connectors().bfloat16()(rounded(PROMPTS[:1]))
         for actual, expected in ((context.video, exact.video), (context.audio, exact.audio)):
             assert actual.dtype == torch.bfloat16
             assert (actual.float() - expected).abs().mean() < 0.02
+
+
+def assert_near(actual, expected):
+    torch.testing.assert_close(actual.video, expected.video, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual.audio, expected.audio, rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_are_padded_in_front():
+    batch, mask = padded([torch.ones(2, 1), torch.full((4, 1), 2.0)], 4)
+    assert batch[..., 0].tolist() == [[0, 0, 1, 1], [2, 2, 2, 2]]
+    assert mask.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
 
 
 class TestTinyGemma:

@@ -29,7 +29,7 @@ from rayreel.pipelines import decoding, phases
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.phases import Phase, second_stage
-from rayreel.types import Audio, Latents, TextContext
+from rayreel.types import Audio, Latents, TextContext, TextFeatures
 from tests.fusing import fuse
 from tests.parity.vectors import FOLDER, Case, cases
 from tests.pipelines.small import distilled, resolved, with_transformer
@@ -79,10 +79,12 @@ class Run:
 
         def context(sign: str) -> TextContext:
             mask = inputs[f"{sign}_attention_mask"]
-            batched = encoder.processor(encoder.gemma(inputs[f"{sign}_input_ids"], mask), mask)
-            return TextContext(video=batched.video[0], audio=batched.audio[0])
+            states = encoder.gemma(inputs[f"{sign}_input_ids"], mask)
+            video, audio = (x[mask.bool()] for x in encoder.feature_extractor(states, mask))
+            [found] = connectors([TextFeatures(video=video, audio=audio, length=mask.shape[1])])
+            return found
 
-        with self.ledger.text_encoder() as encoder:
+        with self.ledger.text_encoder() as encoder, self.ledger.text_connectors() as connectors:
             return {sign: context(sign) for sign in ("positive", "negative")}
 
     @cached_property

@@ -9,6 +9,7 @@ from torch import Tensor
 from rayreel.checkpoints.builder import build
 from rayreel.checkpoints.text_encoder import TextEncoderFiles
 from rayreel.config.model import TextConfig
+from rayreel.models.text.connector import TextConnectors
 from rayreel.models.text.encoder import TextEncoder
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.types import TextContext
@@ -146,6 +147,9 @@ def test_every_row_of_a_context_is_valid(case):
 def test_encoder_goes_from_prompts_to_contexts(case):
     options = source(case).options
     tokenizer = files(case.folder).tokenizer(length=options["sequence"])
-    encoder = TextEncoder(tokenizer, gemma(case.folder), processor(case.folder))
-    [context] = encoder([options["prompt"]])
+    whole = processor(case.folder)
+    encoder = TextEncoder(tokenizer, gemma(case.folder), whole.feature_extractor)
+    weights = {n: w for n, w in whole.state_dict().items() if "connector" in n}
+    connectors = build(lambda: TextConnectors(whole.feature_extractor.config), weights)
+    [context] = connectors(encoder([options["prompt"]]))
     assert_contexts(case, TextContext(video=context.video[None], audio=context.audio[None]))

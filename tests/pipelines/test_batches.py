@@ -22,14 +22,16 @@ SHARE_OF_PIXELS = 1e-3
 @pytest.fixture(scope="module")
 def encoded_together(ledger):
     texts = [*PROMPTS, NEGATIVE]
-    with ledger.text_encoder() as encoder:
-        return dict(zip(texts, encoder(texts), strict=True))
+    features = phases.features(ledger, texts)
+    return dict(zip(texts, phases.contexts(ledger, features), strict=True))
 
 
 @pytest.fixture(scope="module")
 def encoded_alone(ledger):
-    with ledger.text_encoder() as encoder:
-        return {text: encoder([text])[0] for text in (*PROMPTS, NEGATIVE)}
+    return {
+        text: phases.contexts(ledger, phases.features(ledger, [text]))[0]
+        for text in (*PROMPTS, NEGATIVE)
+    }
 
 
 def four(ledger, picture, pipeline_name):

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
 
 from rayreel.checkpoints.reader import WeightFile
 from rayreel.data.hashing import canonical_json
@@ -40,6 +43,25 @@ def _add(digest: "hashlib.blake2b", path: Path) -> None:
             middle = max(start, (start + end - _SAMPLE) // 2)
             file.seek(8 + length + middle)
             digest.update(file.read(min(_SAMPLE, end - middle)))
+
+
+def fingerprint_tensors(file: WeightFile, names: Mapping[str, str]) -> str:
+    """Hash of some tensors, wherever they lie: headers, and bytes sampled from their middle.
+
+    Args:
+        file: Holds them.
+        names: Names in the file by name in the network.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for new, old in sorted(names.items()):
+        digest.update(canonical_json([new, file.shape(old), file.dtype(old)]).encode())
+        data = file.tensor(old).reshape(-1).view(torch.uint8)
+        middle = max(0, (len(data) - _SAMPLE) // 2)
+        digest.update(data[middle : middle + _SAMPLE].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def fingerprint_folder(path: Path) -> str:

@@ -35,14 +35,17 @@ TRANSFORMER: Rules = (
     (_ONLY_CONNECTOR, None),
     (_DIT, ""),
 )
-TEXT: Rules = (
-    ("text_embedding_projection.", "feature_extractor."),
+FEATURES: Rules = (("text_embedding_projection.", ""),)
+CONNECTORS: Rules = (
     (_VIDEO_CONNECTOR, "video_connector."),
     (_AUDIO_CONNECTOR, "audio_connector."),
     (_ONLY_CONNECTOR, "video_connector."),
 )
+TEXT: Rules = (("text_embedding_projection.", "feature_extractor."), *CONNECTORS)
 # A text encoder's file may project for an audio stream that the model has not.
-VIDEO_TEXT: Rules = (("text_embedding_projection.audio_aggregate_embed.", None), *TEXT)
+_NO_AUDIO_FEATURES: Rules = (("text_embedding_projection.audio_aggregate_embed.", None),)
+VIDEO_FEATURES: Rules = (*_NO_AUDIO_FEATURES, *FEATURES)
+VIDEO_TEXT: Rules = (*_NO_AUDIO_FEATURES, *TEXT)
 VIDEO_ENCODER: Rules = (("vae.encoder.", ""), ("encoder.", ""), *_statistics("vae.", ""))
 VIDEO_DECODER: Rules = (("vae.decoder.", ""), ("decoder.", ""), *_statistics("vae.", ""))
 VIDEO_STATISTICS: Rules = tuple(

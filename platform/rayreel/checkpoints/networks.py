@@ -18,6 +18,8 @@ from rayreel.checkpoints.reader import WeightFile
 from rayreel.errors import CheckpointError
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.statistics import PerChannelStatistics
+from rayreel.models.text.connector import TextConnectors
+from rayreel.models.text.features import FeatureExtractor
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.transformer import Transformer
 from rayreel.models.upsampler import LatentUpsampler
@@ -157,6 +159,27 @@ def embeddings_processor(files: ModelFiles) -> Network[EmbeddingsProcessor]:
 
     rules = keys.TEXT if config.has_audio else keys.VIDEO_TEXT
     return Network(make, files.text_file, rules)
+
+
+def feature_extractor(files: ModelFiles) -> Network[FeatureExtractor]:
+    """Hidden states of the language model to features: the half of the above that stores hold."""
+    config, encoder = files.text, files.text_encoder
+
+    def make() -> FeatureExtractor:
+        return FeatureExtractor(
+            config,
+            hidden_size=encoder.hidden_size,
+            num_hidden_states=encoder.num_hidden_states,
+        )
+
+    rules = keys.FEATURES if config.has_audio else keys.VIDEO_FEATURES
+    return Network(make, files.text_file, rules)
+
+
+def text_connectors(files: ModelFiles) -> Network[TextConnectors]:
+    """Features of prompts to text contexts: the other half."""
+    config = files.text
+    return Network(lambda: TextConnectors(config), files.text_file, keys.CONNECTORS)
 
 
 def video_encoder(files: ModelFiles) -> Network[VideoEncoder]:

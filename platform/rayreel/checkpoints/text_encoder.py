@@ -122,14 +122,20 @@ class TextEncoderFiles:
         """The tokenizer; raises ``CheckpointError`` if there is none."""
         if not self.packed:
             return PromptTokenizer(self.path, length=length)
+        try:
+            return PromptTokenizer(self.path, self.tokenizer_json.decode(), length=length)
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.path}: tensor 'tokenizer_json' is not text") from error
+
+    @property
+    def tokenizer_json(self) -> bytes:
+        """The tokenizer's own file; raises ``CheckpointError`` if there is none."""
+        if not self.packed:
+            return _read(self.path / "tokenizer.json").encode()
         if "tokenizer_json" not in self.file.names:
             raise CheckpointError(f"{self.path} has no tensor 'tokenizer_json'")
         # Bytes of a text file, whatever integers a tool declares them to be.
-        data = self.file.tensor("tokenizer_json").numpy().tobytes()
-        try:
-            return PromptTokenizer(self.path, data.decode(), length=length)
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{self.path}: tensor 'tokenizer_json' is not text") from error
+        return self.file.tensor("tokenizer_json").numpy().tobytes()
 
     def check(self) -> None:
         """Compare the weights with the configuration by names and shapes, and try the tokenizer.

@@ -121,6 +121,10 @@ class MemorySpec(StrictModel):
     """
 
     text_encoder: Hold = "resident"
+    text_connectors: Hold = Field(
+        default="resident",
+        description="what brings encoded texts to the transformer, in whose stages they are",
+    )
     transformer: Hold | Literal["exchange"] = "resident"
     video_encoder: Hold = "resident"
     upsampler: Hold = "resident"

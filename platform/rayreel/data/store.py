@@ -126,7 +126,9 @@ class RecordStore:
         # A group for each row, so that one can be read without the blobs of the others; and so that
         # the footer's least values are those of the row.
         pq.write_table(table, buffer, row_group_size=1, write_statistics=list(_INDEX))
-        self._storage.write_bytes(f"{FOLDER}/part-{uuid4().hex}.parquet", buffer.getvalue())
+        name = f"{FOLDER}/part-{uuid4().hex}.parquet"
+        self._storage.write_bytes(name, buffer.getvalue())
+        self._learn(name, [(record.key, record.created_at) for record in records])
 
     def _refresh(self) -> None:
         """Learn the keys of parts that were not there yet."""
@@ -135,10 +137,13 @@ class RecordStore:
         read = set(self._parts)
         new = [name for name in names if name not in read]
         for name, keys in zip(new, self._indices(new), strict=True):
-            self._parts.append(name)
-            for row, (key, created_at) in enumerate(keys):
-                place = (created_at, len(self._parts) - 1, row)
-                self._places[key] = min(place, self._places.get(key, place))
+            self._learn(name, keys)
+
+    def _learn(self, part: str, keys: Sequence[tuple[str, datetime]]) -> None:
+        self._parts.append(part)
+        for row, (key, created_at) in enumerate(keys):
+            place = (created_at, len(self._parts) - 1, row)
+            self._places[key] = min(place, self._places.get(key, place))
 
     def _indices(self, names: Sequence[str]) -> list[list[tuple[str, datetime]]]:
         """Keys of parts and when their records were made."""

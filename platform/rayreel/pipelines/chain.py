@@ -9,7 +9,6 @@ from torch import Tensor
 
 from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.config.request import RenderRequest
-from rayreel.data.store import RecordStore
 from rayreel.media.image import load_image
 from rayreel.media.video import read_last_frames, stream_frames
 from rayreel.models.video_vae import to_rgb
@@ -25,7 +24,8 @@ from rayreel.pipelines.chunks import (
 from rayreel.pipelines.enhance import Enhanced, direct, enhance
 from rayreel.pipelines.inputs import EncodedRequest, Handover
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.pipelines.phases import encode
+from rayreel.pipelines.phases import contexts, encode, features, texts_of
+from rayreel.pipelines.texts import TextStore
 from rayreel.types import Latents, TextContext
 
 # Latent frames that are decoded to see the frame at the end of a chunk.
@@ -87,7 +87,7 @@ def render_chain(
     pipeline: ChunkPipeline,
     request: RenderRequest,
     store: ChunkStore,
-    prompts: RecordStore | None = None,
+    texts: TextStore | None = None,
 ) -> Iterator[FinishedChunk]:
     """Render what is missing of a chained request's chunks into a store.
 
@@ -97,7 +97,7 @@ def render_chain(
         pipeline: Renders single chunks.
         request: Resolved.
         store: Of this clip.
-        prompts: Where written prompts are kept.
+        texts: Where texts are kept, encoded, and in its records those that were written.
 
     Yields:
         Every chunk in the order of rendering, when it is in the store.
@@ -111,9 +111,9 @@ def render_chain(
         if done is None:
             if chunk.index == 0 and request.extend:
                 handover = source_handover(pipeline.ledger, request, chunk.request)
-            written = _prompt(pipeline.ledger, request, chunk, goal, last, prompts)
+            written = _prompt(pipeline.ledger, request, chunk, goal, last, texts)
             asked = chunk.request.model_copy(update={"prompt": written.prompt})
-            known = _contexts(pipeline.ledger, asked, known)
+            known = _contexts(pipeline.ledger, asked, known, texts)
             (encoded,) = encode(pipeline.ledger, [asked], known)
             batch = [replace(encoded, handover=handover)]
             latents = pipeline.refine(batch, pipeline.generate(batch))[0]
@@ -166,19 +166,20 @@ def _handover(
 
 
 def _contexts(
-    ledger: ModelLedger, request: RenderRequest, known: Mapping[str, TextContext]
+    ledger: ModelLedger,
+    request: RenderRequest,
+    known: Mapping[str, TextContext],
+    store: TextStore | None,
 ) -> dict[str, TextContext]:
     """The texts of a chunk by what they say: the next one mostly says the same.
 
     Each is encoded alone. A chain that goes on after a crash has other texts to encode together
     than one that nothing stopped, and in another batch they would be rounded otherwise.
     """
-    texts = {text for text in (request.prompt, request.negative_prompt) if text is not None}
-    contexts = {text: known[text] for text in texts & known.keys()}
-    if new := texts - known.keys():
-        with ledger.text_encoder() as encoder, torch.inference_mode():
-            contexts |= {text: encoder([text])[0] for text in new}
-    return contexts
+    return {
+        text: known[text] if text in known else contexts(ledger, features(ledger, [text], store))[0]
+        for text in texts_of([request])
+    }
 
 
 def _prompt(
@@ -187,14 +188,14 @@ def _prompt(
     chunk: Chunk,
     goal: str,
     last: FinishedChunk | None,
-    prompts: RecordStore | None,
+    texts: TextStore | None,
 ) -> Enhanced:
     """The prompt of a chunk: the request's, or one that is written for it."""
     if not request.enhance:
         return Enhanced(prompt=request.prompt)
-    seed = chunk.request.seed or 0
+    seed, store = chunk.request.seed or 0, texts.records if texts else None
     if last is None and not request.extend:
-        return enhance(ledger, goal, seed=seed, image=first_image(request), store=prompts)
+        return enhance(ledger, goal, seed=seed, image=first_image(request), store=store)
     return direct(
         ledger,
         goal=goal,
@@ -203,7 +204,7 @@ def _prompt(
         seed=seed,
         image=_neighbour(ledger, request, last),
         backward=is_backward(request),
-        store=prompts,
+        store=store,
     )
 
 

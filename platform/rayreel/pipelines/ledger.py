@@ -20,6 +20,7 @@ from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.models.attention_backends import force_backend
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.statistics import PerChannelStatistics
+from rayreel.models.text.connector import TextConnectors
 from rayreel.models.text.encoder import TextEncoder
 from rayreel.models.text.generation import TextGenerator
 from rayreel.models.transformer import Transformer
@@ -33,6 +34,7 @@ M = TypeVar("M", bound=nn.Module)
 
 ComponentName = Literal[
     "text_encoder",
+    "text_connectors",
     "transformer",
     "video_encoder",
     "upsampler",
@@ -115,16 +117,16 @@ class ModelLedger:
         return view
 
     def text_encoder(self) -> AbstractContextManager[TextEncoder]:
-        """Language model with the projection and connectors of the checkpoint."""
-        gemma, processor = self.files.text_encoder, networks.embeddings_processor(self.files)
+        """Language model with the feature extractor of the checkpoint."""
+        gemma, extractor = self.files.text_encoder, networks.feature_extractor(self.files)
 
         def outline() -> TextEncoder:
-            return TextEncoder(gemma.tokenizer(), gemma.outline(), processor.outline())
+            return TextEncoder(gemma.tokenizer(), gemma.outline(), extractor.outline())
 
         def weights(device: torch.device, wanted: Wanted) -> dict[str, Tensor]:
             return {
                 f"{part}.{name}": tensor
-                for part, network in (("gemma", gemma), ("processor", processor))
+                for part, network in (("gemma", gemma), ("feature_extractor", extractor))
                 for name, tensor in network.weights(
                     device, self.dtype, wanted=partial(_within, part, wanted)
                 ).items()
@@ -132,6 +134,10 @@ class ModelLedger:
 
         source = Source(outline, weights, lambda encoder: encoder.gemma.model.layers)
         return self._lent("text_encoder", source)
+
+    def text_connectors(self) -> AbstractContextManager[TextConnectors]:
+        """Features of texts to contexts; the language model is not needed."""
+        return self._lent("text_connectors", self._source(networks.text_connectors(self.files)))
 
     def enhancer(self) -> AbstractContextManager[TextGenerator]:
         """Language model that writes prompts; raises ``CheckpointError`` where it cannot.

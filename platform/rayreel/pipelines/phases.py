@@ -3,7 +3,7 @@
 Requests of one batch agree in ``batch_key``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +34,8 @@ from rayreel.pipelines.states import (
     unstacked,
     video_target,
 )
-from rayreel.types import Latents, LatentState, TextContext
+from rayreel.pipelines.texts import TextStore
+from rayreel.types import Latents, LatentState, TextContext, TextFeatures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,27 +119,69 @@ def encode(
     ledger: ModelLedger,
     requests: Sequence[RenderRequest],
     known: Mapping[str, TextContext] | None = None,
+    store: TextStore | None = None,
 ) -> list[EncodedRequest]:
     """Encode the prompts of requests, and the negative prompts of guided ones, each text once.
 
     Args:
-        ledger: For the text encoder.
+        ledger: For the text encoder and the connectors.
         requests: Resolved.
         known: Texts that are encoded already.
+        store: Where features of texts are looked for first and kept.
     """
-    texts = [text for r in requests for text in (r.prompt, r.negative_prompt) if text is not None]
-    contexts = dict(known or {})
-    if new := [text for text in dict.fromkeys(texts) if text not in contexts]:
-        with ledger.text_encoder() as encoder:
-            contexts |= zip(new, encoder(new), strict=True)
+    found = dict(known or {})
+    if new := [text for text in texts_of(requests) if text not in found]:
+        found |= zip(new, contexts(ledger, features(ledger, new, store)), strict=True)
     return [
         EncodedRequest(
             request=request,
-            context=contexts[request.prompt],
-            negative=None if request.negative_prompt is None else contexts[request.negative_prompt],
+            context=found[request.prompt],
+            negative=None if request.negative_prompt is None else found[request.negative_prompt],
         )
         for request in requests
     ]
+
+
+def texts_of(requests: Iterable[RenderRequest]) -> list[str]:
+    """Prompts and negative prompts of requests, each text once."""
+    texts = (text for r in requests for text in (r.prompt, r.negative_prompt))
+    return list(dict.fromkeys(text for text in texts if text is not None))
+
+
+@torch.inference_mode()
+def features(
+    ledger: ModelLedger, texts: Sequence[str], store: TextStore | None = None
+) -> list[TextFeatures]:
+    """The first half of encoding: what the language model makes of texts, in one batch.
+
+    Args:
+        ledger: For the text encoder; it is not asked for where a store knows all texts.
+        texts: Any.
+        store: Where features are looked for first; new ones are put there, as one part.
+    """
+    found = {text: one for text in texts if store and (one := store.get(text))}
+    if new := [text for text in dict.fromkeys(texts) if text not in found]:
+        with ledger.text_encoder() as encoder:
+            made = dict(zip(new, encoder(new), strict=True))
+        if store:
+            store.put(made)
+        found |= made
+    return [found[text] for text in texts]
+
+
+@torch.inference_mode()
+def contexts(ledger: ModelLedger, features: Sequence[TextFeatures]) -> list[TextContext]:
+    """The second half: what the transformer attends to; the language model is not needed.
+
+    Args:
+        ledger: For the connectors.
+        features: At least one.
+    """
+    with ledger.text_connectors() as connectors:
+        found: list[TextContext] = connectors(
+            [one.to(ledger.device, ledger.dtype) for one in features]
+        )
+    return found
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from rayreel.config.request import RenderRequest
 from rayreel.errors import CheckpointError
-from rayreel.types import Latents, TextContext
+from rayreel.types import Latents
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,6 @@ class RenderItem(StageItem):
         request: The resolved request.
         prompts: What it is rendered from, where prompts were written for it: one for each chunk.
         notes: What happened otherwise than asked.
-        context: The prompt, encoded.
-        negative: The negative prompt, encoded, where the request is guided.
         latents: The clip before decoding; chunks of a long one lie in the run directory instead.
         output: The written clip.
     """
@@ -102,8 +100,6 @@ class RenderItem(StageItem):
     request: RenderRequest
     prompts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    context: TextContext | None = None
-    negative: TextContext | None = None
     latents: Latents | None = None
     output: "ClipFile | None" = None
 

@@ -94,7 +94,7 @@ class DecodeStage:
                 finished_at=datetime.now(UTC),
             )
         )
-        return [replace(item, output=output, latents=None, context=None, negative=None)]
+        return [replace(item, output=output, latents=None)]
 
     def _decoded(self, item: RenderItem, chunks: StoredChunks) -> ClipStream:
         pipeline = pipeline_of(item.request)(self._models)

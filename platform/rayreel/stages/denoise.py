@@ -1,4 +1,4 @@
-"""Text embeddings to latents, and latents to finer ones."""
+"""Requests, with their texts from the store, to latents; and latents to finer ones."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from typing import Literal
 from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
-from rayreel.data.store import RecordStore
 from rayreel.diffusion.watch import Watch
 from rayreel.pipelines import Pipeline, pipeline_of
 from rayreel.pipelines.chain import on_cpu, render_chain
@@ -16,9 +15,11 @@ from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
-from rayreel.pipelines.phases import batch_key
+from rayreel.pipelines.phases import batch_key, encode, texts_of
+from rayreel.pipelines.texts import TextStore
 from rayreel.stages.base import RenderItem, Result, in_groups
 from rayreel.stages.chunks import StoredChunks
+from rayreel.stages.text import text_store
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +32,37 @@ class _DenoisingStage:
         model: Weight files.
         device: Where to compute.
         memory: How long networks are held.
+        store: Where written prompts and encoded texts are kept.
     """
 
     model: Literal["tiny"] | ModelSpec
     device: Device
     memory: MemorySpec
+    store: str
     _ledger: ModelLedger = field(init=False, repr=False)
+    _texts: TextStore = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Open the weight files; a batch loads the networks that its pipeline asks for first."""
         self._ledger = ledger_for(self.model, self.device, self.memory)
+        self._texts = text_store(self._ledger, self.store)
 
     def _pipeline(self, items: Sequence[RenderItem]) -> Pipeline:
         return pipeline_of(items[0].request)(self._ledger, Watch(on_step=_log_step))
+
+    def _encoded(self, items: Sequence[RenderItem]) -> list[EncodedRequest]:
+        requests = [
+            item.request.model_copy(update={"prompt": item.prompts[0]})
+            if item.prompts
+            else item.request
+            for item in items
+        ]
+        texts = texts_of(requests)
+        if missing := len(texts) - len(self._texts.known(texts)):
+            log.warning(
+                "%d of %d texts are not in %s: encoded here", missing, len(texts), self.store
+            )
+        return encode(self._ledger, requests, store=self._texts)
 
 
 @dataclass
@@ -52,20 +71,16 @@ class GenerateStage(_DenoisingStage):
 
     Attributes:
         output: The run directory.
-        store: Where written prompts are kept.
     """
 
     output: str
-    store: str
     name: str = field(default="stage1", init=False)
     _chunks: Ledger = field(init=False, repr=False)
-    _prompts: RecordStore = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Open the weight files and the run directory."""
         super().setup()
         self._chunks = Ledger(Storage(self.output))
-        self._prompts = RecordStore(Storage(self.store))
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Fill in ``latents``."""
@@ -76,13 +91,13 @@ class GenerateStage(_DenoisingStage):
             return [self._chain(item) for item in items]
         if _makes_no_latents(items[0]):
             return items
-        latents = self._pipeline(items).generate(_encoded(items))
+        latents = self._pipeline(items).generate(self._encoded(items))
         return [replace(i, latents=on_cpu(one)) for i, one in zip(items, latents, strict=True)]
 
     def _chain(self, item: RenderItem) -> RenderItem:
         store = StoredChunks(Storage(self.output), self._chunks, item.item_id, item.attempt)
         prompts, notes = [], list(item.notes)
-        for chunk in render_chain(self._pipeline([item]), item.request, store, self._prompts):
+        for chunk in render_chain(self._pipeline([item]), item.request, store, self._texts):
             prompts.append(chunk.prompt)
             if chunk.note and chunk.note not in notes:
                 notes.append(chunk.note)
@@ -97,18 +112,15 @@ class RefineStage(_DenoisingStage):
     name: str = field(default="stage2", init=False)
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
-        """Replace ``latents`` by finer ones, and drop the text, which nothing reads any more."""
+        """Replace ``latents`` by finer ones."""
         return in_groups(self.name, batch, _group, self._refine)
 
     def _refine(self, items: list[RenderItem]) -> list[RenderItem]:
         if items[0].latents is None:
             return items
         latents = [item.latents for item in items if item.latents is not None]
-        refined = self._pipeline(items).refine(_encoded(items), latents)
-        return [
-            replace(item, latents=on_cpu(one), context=None, negative=None)
-            for item, one in zip(items, refined, strict=True)
-        ]
+        refined = self._pipeline(items).refine(self._encoded(items), latents)
+        return [replace(i, latents=on_cpu(one)) for i, one in zip(items, refined, strict=True)]
 
 
 def _group(item: RenderItem) -> tuple[object, ...]:
@@ -122,11 +134,3 @@ def _makes_no_latents(item: RenderItem) -> bool:
 
 def _log_step(phase: str, step: int, steps: int) -> None:
     log.debug("%s: step %d of %d", phase, step + 1, steps)
-
-
-def _encoded(items: Sequence[RenderItem]) -> list[EncodedRequest]:
-    return [
-        EncodedRequest(request=item.request, context=item.context, negative=item.negative)
-        for item in items
-        if item.context is not None
-    ]

@@ -1,5 +1,6 @@
-"""Prompts to text embeddings."""
+"""Texts to features in the store, where the stages that denoise find them."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -7,30 +8,33 @@ from typing import Literal
 
 from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.request import RenderRequest
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
 from rayreel.pipelines import pipeline_of
 from rayreel.pipelines.chain import first_image
-from rayreel.pipelines.chunks import is_chained
+from rayreel.pipelines.chunks import is_chained, plan_chunks
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.enhance import enhance
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
-from rayreel.pipelines.phases import encode
-from rayreel.stages.base import RenderItem, Result, in_groups
-from rayreel.types import TextContext
+from rayreel.pipelines.phases import features, texts_of
+from rayreel.pipelines.texts import TextStore
+from rayreel.stages.base import ItemFailure, TextItem, in_groups
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class TextStage:
-    """Encodes the prompts of a batch, written out before where a request asks for it.
+    """Encodes the texts of a batch that nobody has encoded yet.
 
-    Chunks of long clips have prompts of their own: these are encoded as they come.
+    A prompt is written out before where a request asks for it.
 
     Attributes:
         model: Weight files.
         device: Where to compute.
         memory: How long networks are held.
-        store: Where written prompts are kept.
+        store: Where written prompts and encoded texts are kept.
     """
 
     model: Literal["tiny"] | ModelSpec
@@ -39,63 +43,73 @@ class TextStage:
     store: str
     name: str = field(default="text", init=False)
     _ledger: ModelLedger = field(init=False, repr=False)
-    _prompts: RecordStore = field(init=False, repr=False)
-    _negatives: dict[str, TextContext] = field(init=False, default_factory=dict, repr=False)
+    _texts: TextStore = field(init=False, repr=False)
 
     def setup(self) -> None:
-        """Load the text encoder."""
+        """Open the weight files; the encoder loads with the first text that is not known."""
         self._ledger = ledger_for(self.model, self.device, self.memory)
-        self._ledger.preload("text_encoder")
-        self._prompts = RecordStore(Storage(self.store))
+        self._texts = text_store(self._ledger, self.store)
 
-    def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
-        """Fill in ``context`` and ``negative``."""
-        return in_groups(self.name, batch, _is_encoded_here, self._encode)
+    def __call__(self, batch: Sequence[TextItem]) -> list[TextItem | ItemFailure]:
+        """Fill in ``written``, and put features of each text into the store.
 
-    def _encode(self, items: list[RenderItem]) -> list[RenderItem]:
-        if not _is_encoded_here(items[0]):
-            return items
+        The tokenizer pads all texts to one length, so a batch is the same work in whatever order
+        they come.
+        """
+        return in_groups(self.name, batch, lambda _: None, self._encode)
+
+    def _encode(self, items: list[TextItem]) -> list[TextItem]:
         items = self._written(items)
-        asked = [
-            item.request.model_copy(update={"prompt": item.prompts[0]})
-            if item.prompts
-            else item.request
-            for item in items
-        ]
-        encoded = encode(self._ledger, asked, self._negatives)
-        # Most rows share one negative prompt: what this batch used serves the next one.
-        self._negatives = {
-            one.request.negative_prompt: one.negative
-            for one in encoded
-            if one.request.negative_prompt is not None and one.negative is not None
-        }
-        return [
-            replace(item, context=one.context, negative=one.negative)
-            for item, one in zip(items, encoded, strict=True)
-        ]
+        texts = dict.fromkeys(item.written or item.text for item in items)
+        known = self._texts.known(texts)
+        if new := [text for text in texts if text not in known]:
+            features(self._ledger, new, self._texts)
+        return items
 
-    def _written(self, items: list[RenderItem]) -> list[RenderItem]:
+    def _written(self, items: list[TextItem]) -> list[TextItem]:
         """Prompts written out, of the items that ask for it."""
-        if not any(item.request.enhance for item in items):
+        if not any(item.request for item in items):
             return items
         # One load for all of them, if the writer is not kept anyway.
         writes = TextGeneratorFiles(self._ledger.files.text_encoder).cannot_write is None
         with self._ledger.enhancer() if writes else nullcontext():
-            return [self._write(item) if item.request.enhance else item for item in items]
+            return [self._write(item, item.request) if item.request else item for item in items]
 
-    def _write(self, item: RenderItem) -> RenderItem:
-        request = item.request
+    def _write(self, item: TextItem, request: RenderRequest) -> TextItem:
         written = enhance(
             self._ledger,
             request.prompt,
             seed=request.seed or 0,
             image=first_image(request),
-            store=self._prompts,
+            store=self._texts.records,
         )
         notes = (written.note,) if written.note else ()
-        prompts = (written.prompt,) if written.prompt != request.prompt else ()
-        return replace(item, prompts=prompts, notes=(*item.notes, *notes))
+        prompt = written.prompt if written.prompt != request.prompt else None
+        return replace(item, written=prompt, notes=(*item.notes, *notes))
 
 
-def _is_encoded_here(item: RenderItem) -> bool:
-    return pipeline_of(item.request).traits.stages > 0 and not is_chained(item.request)
+def text_store(ledger: ModelLedger, folder: str) -> TextStore:
+    """The texts of a ledger's model in the store at a folder or URI."""
+    return TextStore(RecordStore(Storage(folder)), ledger.files)
+
+
+def needed_texts(request: RenderRequest, time_factor: int) -> list[str]:
+    """What must be encoded before a resolved request is denoised, as far as that is known.
+
+    Not its prompt where that is written out before, nor prompts that chunks get on the way.
+
+    Args:
+        request: Resolved.
+        time_factor: Pixel frames per latent frame.
+    """
+    if not pipeline_of(request).traits.stages:
+        return []
+    chained = is_chained(request)
+    parts = [chunk.request for chunk in plan_chunks(request, time_factor)] if chained else [request]
+    texts = texts_of(parts)
+    return [text for text in texts if text != request.prompt] if request.enhance else texts
+
+
+def is_written_before(request: RenderRequest) -> bool:
+    """Whether a resolved request's prompt is written out before it is denoised, in one go."""
+    return request.enhance and not is_chained(request) and bool(pipeline_of(request).traits.stages)

@@ -3,17 +3,52 @@
 Letters: B prompts, L tokens, C width, R registers.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from rayreel.config.model import ConnectorConfig
+from rayreel.config.model import ConnectorConfig, TextConfig
 from rayreel.models.attention import Attention
 from rayreel.models.feed_forward import FeedForward
 from rayreel.models.norms import rms_norm
 from rayreel.models.rope import RotaryTable, rotary_table
+from rayreel.types import TextContext, TextFeatures
 
 # The published files set no base for the connectors' rotary frequencies.
 ROPE_THETA = 10000.0
+
+
+class TextConnectors(nn.Module):
+    """One connector per stream: from features of prompts to what the transformer attends to."""
+
+    def __init__(self, config: TextConfig) -> None:
+        """Build the connectors.
+
+        Args:
+            config: Section ``transformer`` of a checkpoint.
+        """
+        super().__init__()
+        self.video_connector = Connector(config.video)
+        self.audio_connector = Connector(config.audio) if config.has_audio else None
+
+    def forward(self, features: Sequence[TextFeatures]) -> list[TextContext]:
+        """Embed prompts in one batch.
+
+        Args:
+            features: At least one, all of one length L, on the connectors' device and in their
+                dtype.
+
+        Returns:
+            One unbatched context ``(L, C)`` per prompt. Without an audio stream the audio context
+            has width 0, so that contexts are alike for whoever passes them on.
+        """
+        length = features[0].length
+        video, mask = padded([one.video for one in features], length)
+        audio, _ = padded([one.audio for one in features], length)
+        videos = self.video_connector(video, mask)
+        audios = audio if self.audio_connector is None else self.audio_connector(audio, mask)
+        return [TextContext(video=v, audio=a) for v, a in zip(videos, audios, strict=True)]
 
 
 class Connector(nn.Module):
@@ -78,6 +113,24 @@ class ConnectorBlock(nn.Module):
         """``(B, L, C)`` to the same shape."""
         hidden = hidden + self.attn1(rms_norm(hidden, self.eps), rope=rope)
         return hidden + self.ff(rms_norm(hidden, self.eps))
+
+
+def padded(rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
+    """Features of several prompts as one batch, with zeros before the tokens of each.
+
+    Args:
+        rows: ``(T, C)`` of each prompt.
+        length: L, at least every T.
+
+    Returns:
+        ``(B, L, C)``, and the mask ``(B, L)``: 1 for tokens, 0 for padding.
+    """
+    batch = rows[0].new_zeros(len(rows), length, rows[0].shape[1])
+    mask = torch.zeros(batch.shape[:2], dtype=torch.int64, device=batch.device)
+    for index, row in enumerate(rows):
+        batch[index, length - len(row) :] = row
+        mask[index, length - len(row) :] = 1
+    return batch, mask
 
 
 def replace_padding(features: Tensor, mask: Tensor, registers: Tensor) -> Tensor:

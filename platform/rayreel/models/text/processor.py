@@ -1,5 +1,7 @@
 """From the hidden states of the language model to the embeddings of both streams.
 
+Where encoding and denoising are apart, the halves are ``TextEncoder`` and ``TextConnectors``.
+
 Letters: B prompts, L tokens, D width of a hidden state, S hidden states, C width of a stream's
 embeddings.
 """
