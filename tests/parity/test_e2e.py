@@ -81,6 +81,7 @@ class Run:
             mask = inputs[f"{sign}_attention_mask"]
             states = encoder.gemma(inputs[f"{sign}_input_ids"], mask)
             video, audio = (x[mask.bool()] for x in encoder.feature_extractor(states, mask))
+            found: TextContext
             [found] = connectors([TextFeatures(video=video, audio=audio, length=mask.shape[1])])
             return found
 

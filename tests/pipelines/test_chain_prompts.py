@@ -1,6 +1,5 @@
 """Prompts of long clips: one for each chunk, by a director that sees where the last one ended."""
 
-from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -18,6 +17,7 @@ from rayreel.pipelines.chain import MemoryStore, render_chain
 from rayreel.pipelines.enhance import instruction
 from rayreel.pipelines.resolve import resolve
 from rayreel.pipelines.sources import read_sources
+from rayreel.pipelines.texts import TextStore
 from rayreel.types import Clip
 from tests.media.samples import grey_levels
 from tests.pipelines.small import small
@@ -36,11 +36,11 @@ def gemma(tmp_path_factory):
     return write_gemma(tmp_path_factory.mktemp("gemma-3-it"))
 
 
-def rendered(ledger, store=None, prompts=None, **fields):
+def rendered(ledger, store=None, texts=None, **fields):
     size = {"width": 64, "height": 64, "pipeline": "one_stage", "audio": False, "steps": 1}
     asked = small(**{**size, **THREE_CHUNKS, "enhance": True, **fields})
     request = resolve(read_sources(asked, ledger.files).request, ledger.files, OneStage)
-    return list(render_chain(OneStage(ledger), request, store or MemoryStore(), prompts))
+    return list(render_chain(OneStage(ledger), request, store or MemoryStore(), texts))
 
 
 def assert_seen(asked, frame):
@@ -72,14 +72,16 @@ def test_a_chain_that_goes_on_keeps_its_prompts_and_writes_the_others(gemma):
 
 
 def test_prompts_are_looked_for_in_the_store_first(gemma):
-    prompts = RecordStore(Storage(f"memory://{uuid4().hex}"))
-    ledger = partial(ledger_of, gemma)
-    first = rendered(ledger(), prompts=prompts)
-    second = ledger()
-    assert [chunk.prompt for chunk in rendered(second, prompts=prompts)] == [
-        chunk.prompt for chunk in first
-    ]
-    assert "TextGenerator" not in second.loads
+    records = RecordStore(Storage(f"memory://{uuid4().hex}"))
+    first, second = ledger_of(gemma), ledger_of(gemma)
+    chunks, again = (
+        rendered(ledger, texts=TextStore(records, ledger.files)) for ledger in (first, second)
+    )
+    for chunk, same in zip(chunks, again, strict=True):
+        assert chunk.prompt == same.prompt
+        assert torch.equal(chunk.latents.video, same.latents.video)
+    assert {"TextGenerator", "TextEncoder"} <= set(first.loads)
+    assert {"TextGenerator", "TextEncoder"}.isdisjoint(second.loads)
 
 
 def test_the_director_is_told_the_goal_the_last_prompt_and_the_seconds(gemma):

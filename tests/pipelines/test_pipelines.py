@@ -1,6 +1,5 @@
 """What each pipeline makes, and what it loads for it."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ NETWORKS = [
     "AudioDecoder",
     "LatentUpsampler",
     "PerChannelStatistics",
+    "TextConnectors",
     "TextEncoder",
     "Transformer",
     "Transformer",
@@ -95,7 +95,7 @@ def test_every_network_is_loaded_once(fresh):
 
 def test_a_silent_clip_of_one_stage_loads_no_more_than_it_needs(fresh):
     OneStage(fresh)(small(pipeline="one_stage", audio=False))
-    assert sorted(fresh.loads) == ["TextEncoder", "Transformer", "VideoDecoder"]
+    assert sorted(fresh.loads) == ["TextConnectors", "TextEncoder", "Transformer", "VideoDecoder"]
 
 
 def test_without_a_distilled_adapter_both_stages_share_the_transformer(ledger):
@@ -107,20 +107,14 @@ def test_without_a_distilled_adapter_both_stages_share_the_transformer(ledger):
 
 
 def test_each_text_is_encoded_once(ledger):
-    texts = []
+    texts: list[str] = []
 
-    def encode(prompts):
-        texts.extend(prompts)
-        return [object() for _ in prompts]
-
-    class Counting:
-        def text_encoder(self):
-            return nullcontext(encode)
-
-    counting: Any = Counting()
     known: Any = {"b": object()}
     rows = [small_resolved(ledger.files, prompt=p, negative_prompt="dull") for p in "aab"]
-    encoded = phases.encode(counting, rows, known)
+    with ledger.text_encoder() as encoder:
+        handle = encoder.register_forward_pre_hook(lambda _, given: texts.extend(*given))
+        encoded = phases.encode(ledger, rows, known)
+        handle.remove()
     assert texts == ["a", "dull"]
     assert encoded[0].context is encoded[1].context
     assert encoded[2].context is known["b"]

@@ -1,4 +1,4 @@
-"""The stages of a render job, ready to work in a run directory."""
+"""The stages of a render job after the text, ready to work in a run directory."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,6 @@ from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.stages.base import Stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
-from rayreel.stages.text import TextStage
 from tests.pipelines.small import DEVICE
 
 
@@ -23,9 +22,8 @@ def stages_in(
 ) -> tuple[Stage[Any], ...]:
     memory, output = MemorySpec(), str(folder)
     made: tuple[Stage[Any], ...] = (
-        TextStage(model, DEVICE, memory, output),
         GenerateStage(model, DEVICE, memory, output, output),
-        RefineStage(model, DEVICE, memory),
+        RefineStage(model, DEVICE, memory, output),
         DecodeStage(model, DEVICE, memory, output, keep_latents=keep_latents),
     )
     for stage in made:

@@ -8,11 +8,11 @@ import torch
 
 from rayreel.config.jobs import MemorySpec
 from rayreel.errors import CheckpointError, ItemError
-from rayreel.stages.base import ItemFailure, RenderItem, in_groups, run_stage
+from rayreel.stages.base import ItemFailure, RenderItem, TextItem, in_groups, run_stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
 from rayreel.stages.text import TextStage
-from rayreel.types import Latents, TextContext
+from rayreel.types import Latents
 from tests.pipelines.small import DEVICE, small
 
 MEMORY = MemorySpec()
@@ -35,6 +35,13 @@ class Work:
             if item.item_id.startswith("bad"):
                 raise ItemError(f"{item.item_id} is broken")
         return [replace(item, attempt=item.attempt + 1) for item in items]
+
+
+class InGroups(Work):
+    """The same, item by item where one is bad."""
+
+    def __call__(self, items):
+        return in_groups("work", items, lambda _: None, super().__call__)
 
 
 def items(*names):
@@ -131,7 +138,7 @@ def test_the_time_of_every_stage_is_noted():
     [
         TextStage("tiny", DEVICE, MEMORY, "run"),
         GenerateStage("tiny", DEVICE, MEMORY, "run", "run"),
-        RefineStage("tiny", DEVICE, MEMORY),
+        RefineStage("tiny", DEVICE, MEMORY, "run"),
         DecodeStage("tiny", DEVICE, MEMORY, "run"),
     ],
     ids=lambda stage: stage.name,
@@ -144,12 +151,17 @@ def test_a_stage_is_small_to_send_before_setup(stage):
 
 
 def test_an_item_can_be_sent_with_its_tensors():
-    context = TextContext(video=torch.ones(2, 3), audio=torch.zeros(2, 2))
     video = torch.ones(1, 1, 2, 2)
     (plain,) = items("a")
-    sent = pickle.loads(
-        pickle.dumps(replace(plain, context=context, latents=Latents(video=video, audio=None)))
-    )
-    assert torch.equal(sent.context.audio, context.audio)
+    sent = pickle.loads(pickle.dumps(replace(plain, latents=Latents(video=video, audio=None))))
     assert torch.equal(sent.latents.video, video)
-    assert replace(sent, context=None, latents=None) == plain
+    assert replace(sent, latents=None) == plain
+
+
+def test_texts_go_through_stages_like_requests():
+    texts = [TextItem(item_id=name, text="A fox.") for name in ("a", "bad")]
+    results = run_stage(InGroups(), texts)
+    assert outcomes(results) == [("TextItem", "a"), ("ItemFailure", "bad")]
+    failure = results[1]
+    assert isinstance(failure, ItemFailure)
+    assert failure.seed is None

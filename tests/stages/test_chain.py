@@ -42,12 +42,12 @@ def test_stages_give_the_clip_of_the_pipeline(stages, folder, name):
     clip = PIPELINE_CLASSES[name](ledger_for("tiny", DEVICE, MEMORY))(small(pipeline=name))
     assert done.output.sha256 == hashlib.sha256(clip.frames.numpy().data).hexdigest()
     assert (folder / done.output.path).stat().st_size == done.output.num_bytes
-    assert [stage for stage, _ in done.seconds] == ["text", "stage1", "stage2", "decode"]
+    assert [stage for stage, _ in done.seconds] == ["stage1", "stage2", "decode"]
 
 
 def test_a_finished_item_carries_no_tensors(stages):
     (done,) = chained(stages, [item("light", pipeline="distilled")])
-    assert done.context is done.negative is done.latents is None
+    assert done.latents is None
 
 
 def test_a_missing_image_costs_its_item_alone(stages, folder, tmp_path):
