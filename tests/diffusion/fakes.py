@@ -14,8 +14,10 @@ class FakeModel:
 
     def __init__(self):
         self.calls = []
+        self.memories = []
 
-    def __call__(self, video, audio, perturbations):
+    def __call__(self, video, audio, perturbations, memory):
+        self.memories.append(memory)
         self.calls.append((video, audio, perturbations))
         samples = perturbations or [()] * len((video or audio).latent)
         skipped = torch.tensor([float(len(sample)) for sample in samples])[:, None, None]

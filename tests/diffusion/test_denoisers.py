@@ -231,3 +231,24 @@ def test_default_guidance_equals_no_guidance():
     default = guided(FakeModel(), negative=None)(*streams, 0.8, 0)
     for ours, theirs in zip(default, plain, strict=True):
         assert torch.equal(ours.x0, theirs.x0)
+
+
+def test_a_run_has_one_memory_while_its_texts_stay():
+    model, latent = FakeModel(), state("video")
+    bins = (GuidanceBin(up_to=0.5, cfg_scale=1),)
+    denoiser = guided(model, video_guidance=Guidance(cfg_scale=3, by_sigma=bins))
+    for step, sigma in enumerate((0.9, 0.8, 0.4, 0.3)):
+        denoiser(latent, None, sigma, step)
+    first, second, third, fourth = model.memories
+    assert first is second
+    assert third is fourth
+    assert first is not third
+
+
+def test_another_batch_has_another_memory():
+    model = FakeModel()
+    denoiser = simple(model, 0.5)
+    for batch in (1, 1, 2):
+        denoiser(state("video", batch=batch), None, 0.9, 0)
+    assert model.memories[0] is model.memories[1]
+    assert model.memories[1] is not model.memories[2]

@@ -28,6 +28,7 @@ from rayreel.models.text import tiny
 from rayreel.models.text.language_models import make_gemma, parse_config
 from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.transformer import Perturbation, PerturbationType, Transformer
+from rayreel.models.transformer import text as text_attention
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.vocoder import decode_audio, make_vocoder
 from rayreel.types import Modality, VideoLatentShape
@@ -128,7 +129,8 @@ def test_transformer(generation, dtype, tokens, per_token):
 @pytest.mark.usefixtures("fused_norms")
 def test_transformer_of_published_size(generation, noise, monkeypatch):
     # On the meta device the kernel would store the scores.
-    monkeypatch.setattr(attention, "scaled_dot_product", lambda q, *_: torch.empty_like(q))
+    for module in (attention, text_attention):
+        monkeypatch.setattr(module, "scaled_dot_product", lambda q, *_: torch.empty_like(q))
     small = {"num_layers": 2, "in_channels": 4, "audio_in_channels": 4}
     config = TransformerConfig.model_validate(OFFICIAL[generation]["transformer"] | small)
     model = on(lambda: Transformer(config), torch.bfloat16, "meta")

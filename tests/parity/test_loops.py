@@ -189,7 +189,7 @@ def test_kept_content_is_restored(case):
 def test_tokens_are_denoised_at_their_own_noise_level(case):
     seen = []
 
-    def model(video, audio, perturbations):
+    def model(video, audio, perturbations, memory):
         seen.append(video.timesteps)
         return torch.zeros_like(video.latent), None
 

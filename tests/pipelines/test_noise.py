@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self):
         self.calls: list[Any] = []
 
-    def __call__(self, video, audio, _):
+    def __call__(self, video, audio, *_):
         self.calls.append((video, audio))
         return tuple(stream and torch.zeros_like(stream.latent) for stream in (video, audio))
 

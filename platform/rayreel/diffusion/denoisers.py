@@ -21,6 +21,7 @@ from rayreel.models.transformer.perturbations import (
     Perturbations,
     PerturbationType,
 )
+from rayreel.models.transformer.text import TextMemory
 from rayreel.types import LatentState, Modality, TextContext, repeat_batch
 
 
@@ -28,9 +29,16 @@ class VelocityModel(Protocol):
     """The transformer, or anything that predicts velocities like it."""
 
     def __call__(
-        self, video: Modality | None, audio: Modality | None, perturbations: Perturbations | None
+        self,
+        video: Modality | None,
+        audio: Modality | None,
+        perturbations: Perturbations | None,
+        memory: TextMemory | None,
     ) -> Pair[Tensor]:
-        """Velocities ``(B, T, D)`` of the streams that are present."""
+        """Velocities ``(B, T, D)`` of the streams that are present.
+
+        With a memory, the text is that of the calls with the same one.
+        """
 
 
 class _TokenLevels:
@@ -54,6 +62,20 @@ class _TokenLevels:
         return mask * sigma, self._distinct * sigma
 
 
+class _Memories:
+    """The memory of the texts that a run evaluates, as long as they stay the same."""
+
+    def __init__(self) -> None:
+        self._texts: tuple[object, ...] = ()
+        self._memory = TextMemory()
+
+    def of(self, *texts: object) -> TextMemory:
+        """The memory of what a step evaluates, by whatever tells texts and batches apart."""
+        if texts != self._texts:
+            self._texts, self._memory = texts, TextMemory()
+        return self._memory
+
+
 @dataclass(frozen=True, slots=True)
 class SimpleDenoiser:
     """One unguided pass per evaluation, as distilled weights want it.
@@ -68,6 +90,7 @@ class SimpleDenoiser:
     _levels: tuple[_TokenLevels, _TokenLevels] = field(
         default_factory=lambda: (_TokenLevels(), _TokenLevels()), init=False, repr=False
     )
+    _memories: _Memories = field(default_factory=_Memories, init=False, repr=False)
 
     def __call__(
         self,
@@ -83,7 +106,8 @@ class SimpleDenoiser:
             (self.context.video, self.context.audio),
             self._levels,
         )
-        estimates = _estimates(streams, self.model(*streams, None))
+        memory = self._memories.of(_batch(streams))
+        estimates = _estimates(streams, self.model(*streams, None, memory))
         return per_stream(lambda x0: Denoised(x0=x0), estimates)
 
 
@@ -133,6 +157,7 @@ class GuidedDenoiser:
     _levels: tuple[_TokenLevels, _TokenLevels] = field(
         default_factory=lambda: (_TokenLevels(), _TokenLevels()), init=False, repr=False
     )
+    _memories: _Memories = field(default_factory=_Memories, init=False, repr=False)
 
     def __call__(
         self,
@@ -162,7 +187,8 @@ class GuidedDenoiser:
             self._levels,
         )
         skipped = [one.skipped for one in passes.values()]
-        velocities = self.model(*streams, _perturbations(streams, skipped))
+        memory = self._memories.of(_batch(streams), *passes)
+        velocities = self.model(*streams, _perturbations(streams, skipped), memory)
         estimates = _estimates(streams, velocities)
         guided = per_stream(lambda x0, own: _combine(x0, own, list(passes)), estimates, guiders)
         self._last = guided[0] or self._last[0], guided[1] or self._last[1]
@@ -248,8 +274,11 @@ def _perturbations(
     """What each pass skips, for each sample of the passes along the batch."""
     if not any(skipped):
         return None
-    batch = next(len(stream.latent) for stream in streams if stream is not None)
-    return [one for one in skipped for _ in range(batch // len(skipped))]
+    return [one for one in skipped for _ in range(_batch(streams) // len(skipped))]
+
+
+def _batch(streams: Pair[Modality]) -> int:
+    return next(len(stream.latent) for stream in streams if stream is not None)
 
 
 def _estimates(streams: Pair[Modality], velocities: Pair[Tensor]) -> Pair[Tensor]:

@@ -7,11 +7,13 @@ from rayreel.models.transformer.perturbations import (
     Perturbations,
     PerturbationType,
 )
+from rayreel.models.transformer.text import TextMemory
 
 __all__ = [
     "Block",
     "Perturbation",
     "PerturbationType",
     "Perturbations",
+    "TextMemory",
     "Transformer",
 ]

@@ -15,6 +15,7 @@ from rayreel.models.norms import rms_norm
 from rayreel.models.rope import RotaryTable
 from rayreel.models.transformer.adaln import modulate, rows
 from rayreel.models.transformer.perturbations import BlockKeep
+from rayreel.models.transformer.text import TextMemory, attend, keys_values
 
 # First of the rows (shift, scale, gate) of a step in the main tables, and of the rows (scale,
 # shift) of a direction in the tables of the exchange.
@@ -44,6 +45,7 @@ class StreamInputs:
     """What the blocks and the output head read of one stream, besides its hidden states.
 
     Attributes:
+        name: Of the stream, in the memory.
         embedded_timesteps: ``(B, N, D)``, for the head.
         modulation: ``(B, N, R, D)``.
         level: ``None`` where N is 1 or T, or ``(B, T)``: which of the levels, then with a B of 1,
@@ -52,18 +54,21 @@ class StreamInputs:
             the noise level.
         context: Text ``(B, L, D)``.
         context_mask: ``None``, or an additive bias ``(B, 1, 1, L)``.
+        memory: What earlier steps made of the text; ``None`` where it may not be the same.
         attention_mask: ``None``, or an additive bias ``(B, 1, T, T)``.
         rope: Table of the self-attention.
         exchange: ``None`` without the other stream.
         enabled: ``False`` leaves the hidden states as they are; the other stream still reads them.
     """
 
+    name: str
     embedded_timesteps: Tensor
     modulation: Tensor
     level: Tensor | None
     prompt_modulation: Tensor
     context: Tensor
     context_mask: Tensor | None
+    memory: TextMemory | None
     attention_mask: Tensor | None
     rope: RotaryTable
     exchange: ExchangeInputs | None
@@ -80,8 +85,15 @@ class Block(nn.Module):
     of the stream in audio-to-video, then in video-to-audio, then the gate of what it receives.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, index: int) -> None:
+        """Make the layers.
+
+        Args:
+            config: Of the network.
+            index: Place of the block in it.
+        """
         super().__init__()
+        self.index = index
         self.eps = config.norm_eps
         video, audio = config.video_width, config.audio_width
         wide, narrow = config.attention_head_dim, config.audio_attention_head_dim
@@ -154,8 +166,11 @@ class Block(nn.Module):
                 rope=video.rope,
                 keep=keep.video_self,
             ) * _gate(video, table, SELF)
-            xv = xv + self.attn2(
-                *self._text_inputs(xv, video, table, prompt_table), mask=video.context_mask
+            xv = xv + attend(
+                self.attn2,
+                self._text_queries(xv, video, table),
+                *self._text(self.attn2, video, prompt_table),
+                video.context_mask,
             ) * _gate(video, table, TEXT)
         if xa is not None and audio is not None and audio.enabled:
             table, prompt_table = self.audio_scale_shift_table, self.audio_prompt_scale_shift_table
@@ -165,8 +180,11 @@ class Block(nn.Module):
                 rope=audio.rope,
                 keep=keep.audio_self,
             ) * _gate(audio, table, SELF)
-            xa = xa + self.audio_attn2(
-                *self._text_inputs(xa, audio, table, prompt_table), mask=audio.context_mask
+            xa = xa + attend(
+                self.audio_attn2,
+                self._text_queries(xa, audio, table),
+                *self._text(self.audio_attn2, audio, prompt_table),
+                audio.context_mask,
             ) * _gate(audio, table, TEXT)
 
         if xv is not None and video is not None and xa is not None and audio is not None:
@@ -208,14 +226,28 @@ class Block(nn.Module):
         shift, scale = rows(table, stream.modulation, slice(step, step + 2), stream.level)
         return modulate(rms_norm(x, self.eps), scale, shift)
 
-    def _text_inputs(
-        self, x: Tensor, stream: StreamInputs, table: Tensor, prompt_table: Tensor | None
+    def _text_queries(self, x: Tensor, stream: StreamInputs, table: Tensor) -> Tensor:
+        """What a stream asks of the text; 2.0 does not modulate it."""
+        if len(table) > TEXT:
+            return self._modulated(x, stream, table, TEXT)
+        return rms_norm(x, self.eps)
+
+    def _text(
+        self, attention: Attention, stream: StreamInputs, prompt_table: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Queries' input and text of a text attention; 2.0 modulates neither."""
-        if prompt_table is None:
-            return rms_norm(x, self.eps), stream.context
-        shift, scale = rows(prompt_table, stream.prompt_modulation)
-        return self._modulated(x, stream, table, TEXT), modulate(stream.context, scale, shift)
+        """Keys and values of the text, which 2.0 does not modulate either."""
+
+        def make() -> tuple[Tensor, Tensor]:
+            context = stream.context
+            if prompt_table is not None:
+                shift, scale = rows(prompt_table, stream.prompt_modulation)
+                context = modulate(context, scale, shift)
+            return keys_values(attention, context)
+
+        if stream.memory is None:
+            return make()
+        keys, values = stream.memory.recall((stream.name, self.index), make)
+        return keys, values
 
 
 def _gate(stream: StreamInputs, table: Tensor, step: int) -> Tensor | int:

@@ -18,12 +18,14 @@ from rayreel.models.transformer.adaln import AdaLNSingle, modulate, of_tokens
 from rayreel.models.transformer.block import Block, ExchangeInputs, StreamInputs
 from rayreel.models.transformer.masks import context_bias, strength_bias
 from rayreel.models.transformer.perturbations import Perturbations, block_keeps
+from rayreel.models.transformer.text import TextMemory
 from rayreel.types import Modality
 
 
 class _Parts(NamedTuple):
     """The parts of one stream, under names that both streams share."""
 
+    name: str
     caption_projection: nn.Module | None
     adaln: AdaLNSingle
     prompt_adaln: AdaLNSingle | None
@@ -80,13 +82,16 @@ class Transformer(nn.Module):
             self.av_ca_audio_scale_shift_adaln_single = AdaLNSingle(audio, 4)
             self.av_ca_a2v_gate_adaln_single = AdaLNSingle(video, 1)
             self.av_ca_v2a_gate_adaln_single = AdaLNSingle(audio, 1)
-        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.transformer_blocks = nn.ModuleList(
+            Block(config, index) for index in range(config.num_layers)
+        )
 
     def forward(
         self,
         video: Modality | None,
         audio: Modality | None,
         perturbations: Perturbations | None = None,
+        memory: TextMemory | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Velocities, from noise to data reversed: ``noise - clean``.
 
@@ -94,6 +99,8 @@ class Transformer(nn.Module):
             video: Video stream, or ``None`` to run audio alone.
             audio: Audio stream, or ``None`` to run video alone.
             perturbations: Attention to skip, one sequence per sample; ``None`` skips nothing.
+            memory: Of earlier steps with the same text. The result is the same without; where the
+                noise level modulates the text, there is nothing to keep.
 
         Returns:
             Video ``(B, T, C)`` and audio ``(B, T, C)`` in the dtype of the latents; ``None`` for a
@@ -121,10 +128,10 @@ class Transformer(nn.Module):
         video_inputs = audio_inputs = None
         if video is not None:
             xv = self._embed_video(video)
-            video_inputs = self._inputs(video, audio, self._video_parts)
+            video_inputs = self._inputs(video, audio, self._video_parts, memory)
         if audio is not None:
             xa = self.audio_patchify_proj(audio.latent)
-            audio_inputs = self._inputs(audio, video, self._audio_parts)
+            audio_inputs = self._inputs(audio, video, self._audio_parts, memory)
 
         for block, keep in zip(self.transformer_blocks, keeps, strict=True):
             xv, xa = block(xv, xa, video_inputs, audio_inputs, keep)
@@ -140,6 +147,7 @@ class Transformer(nn.Module):
     @property
     def _video_parts(self) -> _Parts:
         return _Parts(
+            name="video",
             caption_projection=self.caption_projection,
             adaln=self.adaln_single,
             prompt_adaln=self.prompt_adaln_single,
@@ -154,6 +162,7 @@ class Transformer(nn.Module):
     @property
     def _audio_parts(self) -> _Parts:
         return _Parts(
+            name="audio",
             caption_projection=self.audio_caption_projection,
             adaln=self.audio_adaln_single,
             prompt_adaln=self.audio_prompt_adaln_single,
@@ -173,7 +182,9 @@ class Transformer(nn.Module):
             x = x + marked * self.keyframes_abs_pos_embedding.to(x.dtype)
         return x
 
-    def _inputs(self, own: Modality, other: Modality | None, parts: _Parts) -> StreamInputs:
+    def _inputs(
+        self, own: Modality, other: Modality | None, parts: _Parts, memory: TextMemory | None
+    ) -> StreamInputs:
         """All that stays the same from block to block."""
         dtype = own.latent.dtype
         scale = self.config.timestep_scale_multiplier
@@ -181,16 +192,16 @@ class Transformer(nn.Module):
         prompt_modulation = own.latent.new_zeros(2, parts.width)
         if parts.prompt_adaln is not None:
             prompt_modulation, _ = parts.prompt_adaln(own.sigma[:, None] * scale, dtype)
-        context = own.context
-        if parts.caption_projection is not None:
-            context = parts.caption_projection(context)
+            memory = None
         return StreamInputs(
+            name=parts.name,
             embedded_timesteps=embedded_timesteps,
             modulation=modulation,
             level=_level_of_tokens(own),
             prompt_modulation=prompt_modulation,
-            context=context,
+            context=_projected(own.context, parts, memory),
             context_mask=context_bias(own.context_mask, dtype),
+            memory=memory,
             attention_mask=strength_bias(own.attention_mask, dtype),
             rope=self._rotary(own.positions, parts.width, parts.heads, parts.max_pos, dtype),
             exchange=None if other is None else self._exchange_inputs(own, other, parts),
@@ -240,6 +251,17 @@ class Transformer(nn.Module):
             of_tokens(row + stream.embedded_timesteps, stream.level) for row in table.to(x.dtype)
         )
         return modulate(normed, scale, shift)
+
+
+def _projected(context: Tensor, parts: _Parts, memory: TextMemory | None) -> Tensor:
+    """Text at the width of its stream."""
+    projection = parts.caption_projection
+    if projection is None:
+        return context
+    if memory is None:
+        return projection(context)
+    (projected,) = memory.recall((f"{parts.name} text", 0), lambda: (projection(context),))
+    return projected
 
 
 def _levels(stream: Modality) -> Tensor:
