@@ -12,14 +12,9 @@ from rayreel.checkpoints.builder import build
 from rayreel.config.model import AudioVAEConfig, VocoderConfig
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.vocoder import make_vocoder
-from rayreel.runs.bench.oracles import vocoder_name
+from rayreel.runs.bench.oracles import LATENT_STATISTICS, vocoder_name
 
 CHANNELS, LATENT_CHANNELS, MEL_BINS = 32, 8, 16
-
-STATISTICS = {
-    "latents_mean": "per_channel_statistics.mean-of-means",
-    "latents_std": "per_channel_statistics.std-of-means",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +41,7 @@ def audio_vaes(causality_axis: str, attention: tuple[int, ...]):
     network = shared | {"ch": CHANNELS, "z_channels": LATENT_CHANNELS}
     config = AudioVAEConfig.model_validate({"model": {"params": {"ddconfig": network}}})
     state = theirs.state_dict()
-    statistics = {ours: state[name] for name, ours in STATISTICS.items()}
+    statistics = {ours: state[name] for name, ours in LATENT_STATISTICS.items()}
 
     def part(name: str):
         prefix = f"{name}."

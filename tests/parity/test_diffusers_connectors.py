@@ -7,30 +7,16 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from rayreel.checkpoints.builder import build
 from rayreel.config.model import TextConfig
 from rayreel.models.text.processor import EmbeddingsProcessor
+from rayreel.runs.bench.oracles import connector_name
 
 HIDDEN, STATES, LENGTH = 16, 3, 256
 
-# Diffusers' names to ours, applied in order.
-RENAMES = {
-    "video_text_proj_in": "feature_extractor.video_aggregate_embed",
-    "audio_text_proj_in": "feature_extractor.audio_aggregate_embed",
-    "text_proj_in": "feature_extractor.aggregate_embed",
-    "transformer_blocks": "transformer_1d_blocks",
-    "norm_q": "q_norm",
-    "norm_k": "k_norm",
-}
 V2 = {
     "caption_proj_before_connector": True,
     "caption_projection_first_linear": False,
     "caption_proj_input_norm": False,
     "caption_projection_second_linear": False,
 }
-
-
-def renamed(name: str) -> str:
-    for old, new in RENAMES.items():
-        name = name.replace(old, new)
-    return name
 
 
 def theirs(*, per_stream: bool, gated: bool, rope_type: str, audio_head_dim: int):
@@ -69,7 +55,7 @@ def ours(model, *, per_stream: bool, gated: bool, rope_type: str, audio_head_dim
         "use_audio_video_cross_attention": True,
     }
     config = TextConfig.model_validate(values | (V2 if per_stream else {}))
-    tensors = {renamed(name): tensor for name, tensor in model.state_dict().items()}
+    tensors = {connector_name(name): tensor for name, tensor in model.state_dict().items()}
     sizes = {"hidden_size": HIDDEN, "num_hidden_states": STATES}
     return build(lambda: EmbeddingsProcessor(config, **sizes), tensors)
 

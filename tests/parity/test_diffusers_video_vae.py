@@ -10,7 +10,7 @@ from rayreel.checkpoints.builder import build
 from rayreel.config.model import VideoVAEConfig
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.models.video_vae.decoder import NOISE_SCALE, TIMESTEP
-from rayreel.runs.bench.oracles import video_vae_name
+from rayreel.runs.bench.oracles import LATENT_STATISTICS, video_vae_name
 
 # Generations 2.0 and 2.3 in small, as ours and as theirs. Decoder blocks are listed from pixels to
 # latent, but for their ``upsample_type``, which runs from latent to pixels.
@@ -113,8 +113,7 @@ def part(kind, config, state):
     prefix = "encoder." if kind is VideoEncoder else "decoder."
     last = len(config.encoder_blocks) - 1
     tensors = {video_vae_name(n, last): t for n, t in state.items() if n.startswith(prefix)}
-    tensors["per_channel_statistics.mean-of-means"] = state["latents_mean"]
-    tensors["per_channel_statistics.std-of-means"] = state["latents_std"]
+    tensors |= {ours: state[theirs] for theirs, ours in LATENT_STATISTICS.items()}
     return build(lambda: kind(config), tensors)
 
 

@@ -1,14 +1,29 @@
 """Networks of diffusers as our configs describe them, and our names of their weights."""
 
 import re
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from diffusers.models.autoencoders.autoencoder_kl_ltx2 import LTX2VideoDecoder3d
+from diffusers.models.autoencoders.autoencoder_kl_ltx2 import (
+    AutoencoderKLLTX2Video,
+    LTX2VideoDecoder3d,
+)
+from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
 from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder, LTX2VocoderWithBWE
-from torch import nn
+from torch import Tensor, nn
 
-from rayreel.config.model import TransformerConfig, VideoVAEConfig, VocoderConfig
+from rayreel.config.model import (
+    AudioVAEConfig,
+    TextConfig,
+    TransformerConfig,
+    VideoVAEConfig,
+    VocoderConfig,
+)
+from rayreel.models.text.connector import ROPE_THETA
+
+N = TypeVar("N", bound=nn.Module)
 
 _TRANSFORMER_PARTS = {
     "proj_in": "patchify_proj",
@@ -34,11 +49,46 @@ _VOCODER_PARTS = {
     "resnets.": "resblocks.",
     "downsample.filter": "downsample.lowpass.filter",
 }
-_UPSAMPLING = {
+_CONNECTOR_PARTS = {
+    "video_text_proj_in": "feature_extractor.video_aggregate_embed",
+    "audio_text_proj_in": "feature_extractor.audio_aggregate_embed",
+    "text_proj_in": "feature_extractor.aggregate_embed",
+    "transformer_blocks": "transformer_1d_blocks",
+    "norm_q": "q_norm",
+    "norm_k": "k_norm",
+}
+_AXES = {
     "compress_time": "temporal",
     "compress_space": "spatial",
     "compress_all": "spatiotemporal",
 }
+LATENT_STATISTICS = {
+    "latents_mean": "per_channel_statistics.mean-of-means",
+    "latents_std": "per_channel_statistics.std-of-means",
+}
+"""Our names of the buffers that both their VAEs hold beside encoder and decoder."""
+
+
+def give_weights(
+    network: N, tensors: Mapping[str, Tensor], rename: Callable[[str], str] = str
+) -> N:
+    """Give a network of theirs the weights of ours, all of them and no others.
+
+    Args:
+        network: Theirs.
+        tensors: By our names; they become its parameters, without a copy.
+        rename: Our name of a weight of theirs.
+
+    Returns:
+        The network, in evaluation mode and without gradients.
+
+    Raises:
+        RuntimeError: If weights are missing, unexpected or misshapen; all of them are listed.
+    """
+    names = {rename(name): name for name in network.state_dict()}
+    state = {names.get(name, name): tensor for name, tensor in tensors.items()}
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.requires_grad_(False).eval()
 
 
 def diffusers_transformer(config: TransformerConfig) -> nn.Module:
@@ -82,32 +132,68 @@ def diffusers_video_decoder(config: VideoVAEConfig) -> nn.Module:
 
     It reads latents that are not normalised.
     """
-    stages = config.decoder_blocks[::2]
-    resamplers = config.decoder_blocks[1::2]
+    model: nn.Module = LTX2VideoDecoder3d(
+        in_channels=config.latent_channels,
+        out_channels=config.out_channels,
+        patch_size=config.patch_size,
+        is_causal=config.causal_decoder,
+        timestep_conditioning=config.timestep_conditioning,
+        spatial_padding_mode=config.decoder_padding,
+        **_decoder_settings(config),
+    )
+    return model.eval()
+
+
+def diffusers_video_vae(config: VideoVAEConfig) -> nn.Module:
+    """Their video VAE, with random weights, for blocks that alternate as the published ones do."""
+    stages, resamplers = config.encoder_blocks[::2], config.encoder_blocks[1::2]
+    # Of the output of each resampler, of which the encoder names the axes after the direction.
+    widths, width = [], config.latent_channels
+    for block in resamplers:
+        width *= block.multiplier or 2
+        widths.append(width)
+    decoder = _decoder_settings(config)
+    shared = {"upsample_type", "upsample_residual", "upsample_factor"}
+    model: nn.Module = AutoencoderKLLTX2Video(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        latent_channels=config.latent_channels,
+        block_out_channels=tuple(widths),
+        down_block_types=("LTX2VideoDownBlock3D",) * len(resamplers),
+        layers_per_block=tuple(block.num_layers for block in stages),
+        spatio_temporal_scaling=(True,) * len(resamplers),
+        downsample_type=tuple(_AXES[block.name.removesuffix("_res")] for block in resamplers),
+        timestep_conditioning=config.timestep_conditioning,
+        patch_size=config.patch_size,
+        decoder_causal=config.causal_decoder,
+        encoder_spatial_padding_mode=config.encoder_padding,
+        decoder_spatial_padding_mode=config.decoder_padding,
+        # Theirs follow from the number of blocks, which may each leave out an axis.
+        spatial_compression_ratio=config.space_factor,
+        temporal_compression_ratio=config.time_factor,
+        **{name if name in shared else f"decoder_{name}": value for name, value in decoder.items()},
+    )
+    return model.eval()
+
+
+def _decoder_settings(config: VideoVAEConfig) -> dict[str, Any]:
+    stages, resamplers = config.decoder_blocks[::2], config.decoder_blocks[1::2]
     factors = tuple(block.multiplier or 1 for block in resamplers)
     # Of the input of each resampler; listed from the pixels to the latent, as our blocks are.
     widths, width = [], config.decoder_base_channels
     for factor in factors:
         width *= factor
         widths.append(width)
-    settings: dict[str, Any] = {"upsample_factor": factors}  # Annotated as booleans.
-    model: nn.Module = LTX2VideoDecoder3d(
-        **settings,
-        in_channels=config.latent_channels,
-        out_channels=config.out_channels,
-        block_out_channels=tuple(widths),
-        spatio_temporal_scaling=(True,) * len(resamplers),
-        layers_per_block=tuple(block.num_layers for block in stages),
+    return {
+        "block_out_channels": tuple(widths),
+        "spatio_temporal_scaling": (True,) * len(resamplers),
+        "layers_per_block": tuple(block.num_layers for block in stages),
+        "inject_noise": tuple(block.inject_noise for block in stages),
         # This list alone runs from the latent to the pixels.
-        upsample_type=tuple(_UPSAMPLING[block.name] for block in reversed(resamplers)),
-        patch_size=config.patch_size,
-        is_causal=config.causal_decoder,
-        inject_noise=tuple(block.inject_noise for block in stages),
-        timestep_conditioning=config.timestep_conditioning,
-        upsample_residual=tuple(block.residual for block in resamplers),
-        spatial_padding_mode=config.decoder_padding,
-    )
-    return model.eval()
+        "upsample_type": tuple(_AXES[block.name] for block in reversed(resamplers)),
+        "upsample_residual": tuple(block.residual for block in resamplers),
+        "upsample_factor": factors,
+    }
 
 
 def video_vae_name(name: str, last_down_block: int = 0) -> str:
@@ -129,6 +215,73 @@ def _block_name(name: str) -> str:
         is_down, resamples = found[2] == "down", bool(found[4])
         index = 2 * int(found[3]) + (resamples if is_down else 2 - resamples)
         return f"{found[1]}{index}.{name[found.end() :]}"
+    return name
+
+
+def diffusers_audio_vae(config: AudioVAEConfig) -> nn.Module:
+    """Their audio VAE, with random weights; encoder and decoder have our names."""
+    network = config.network
+    model: nn.Module = AutoencoderKLLTX2Audio(
+        base_channels=network.ch,
+        output_channels=network.out_ch,
+        ch_mult=network.ch_mult,
+        num_res_blocks=network.num_res_blocks,
+        attn_resolutions=network.attn_resolutions,
+        in_channels=network.in_channels,
+        resolution=network.resolution,
+        latent_channels=network.z_channels,
+        norm_type=network.norm_type,
+        causality_axis=network.causality_axis,
+        mid_block_add_attention=network.mid_block_add_attention,
+        sample_rate=config.sample_rate_hz,
+        mel_hop_length=config.preprocessing.stft.hop_length,
+        mel_bins=config.mel_bins,
+        double_z=network.double_z,
+    )
+    return model.eval()
+
+
+def diffusers_connectors(
+    config: TextConfig, *, hidden_size: int, num_hidden_states: int
+) -> nn.Module:
+    """Their projection and connectors, with random weights.
+
+    Args:
+        config: Of ours, with an audio stream.
+        hidden_size: Width of the language model.
+        num_hidden_states: Its hidden states, the embedding among them.
+    """
+    video, audio = config.video, config.audio
+    per_stream = config.feature_version == "v2"
+    model: nn.Module = LTX2TextConnectors(
+        caption_channels=hidden_size,
+        text_proj_in_factor=num_hidden_states,
+        video_connector_num_attention_heads=video.num_attention_heads,
+        video_connector_attention_head_dim=video.attention_head_dim,
+        video_connector_num_layers=video.num_layers,
+        video_connector_num_learnable_registers=video.num_registers,
+        video_gated_attn=video.gated,
+        audio_connector_num_attention_heads=audio.num_attention_heads,
+        audio_connector_attention_head_dim=audio.attention_head_dim,
+        audio_connector_num_layers=audio.num_layers,
+        audio_connector_num_learnable_registers=audio.num_registers,
+        audio_gated_attn=audio.gated,
+        connector_rope_base_seq_len=int(video.max_pos),
+        rope_theta=ROPE_THETA,
+        rope_double_precision=video.float64_frequencies,
+        rope_type=video.rope_type,
+        per_modality_projections=per_stream,
+        video_hidden_dim=video.width,
+        audio_hidden_dim=audio.width,
+        proj_bias=per_stream,
+    )
+    return model.eval()
+
+
+def connector_name(name: str) -> str:
+    """Our name of a weight of their projection and connectors."""
+    for theirs, ours in _CONNECTOR_PARTS.items():
+        name = name.replace(theirs, ours)
     return name
 
 
