@@ -221,3 +221,12 @@ def test_a_long_list_is_read_in_little_memory(tmp_path):
     before = pa.total_allocated_bytes()
     most = max(pa.total_allocated_bytes() for row in manifest if row.number % 500 == 0)
     assert most - before < 4 * 2**20 < path.stat().st_size
+
+
+def test_a_list_that_grew_is_not_read_on(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"prompt": "a"}\n')
+    manifest = Manifest(path)
+    assert len(list(manifest)) == 1
+    write(path, '{"prompt": "a"}\n{"prompt": "b"}\n')
+    with pytest.raises(SpecError, match=r"a\.jsonl changed .* it had 16 bytes then"):
+        next(iter(manifest))

@@ -92,7 +92,7 @@ class Manifest:
             uri: File ending in ``.jsonl``, ``.csv`` or ``.parquet``, on any fsspec file system.
 
         Raises:
-            SpecError: If it is of another kind, or cannot be fetched.
+            SpecError: If it is missing or of another kind, or cannot be fetched.
         """
         self.uri = str(uri)
         suffix = PurePosixPath(self.uri).suffix.lower()
@@ -105,19 +105,17 @@ class Manifest:
             if not isinstance(file_system, LocalFileSystem):
                 self._path = _temporary(self, suffix)
                 file_system.get_file(path, str(self._path))
+            self._num_bytes = self._path.stat().st_size
         except (OSError, ValueError) as error:
             raise SpecError(f"cannot read {uri}: {error}") from error
 
-    def num_bytes(self) -> int:
-        """Size of the file as it is now.
+    def changed(self, before: str) -> SpecError:
+        """What to raise where the list is not what it was.
 
-        Raises:
-            SpecError: If it is gone.
+        Args:
+            before: What was otherwise when it was first read.
         """
-        try:
-            return self._path.stat().st_size
-        except OSError as error:
-            raise SpecError(f"cannot read {self.uri}: {error}") from error
+        return SpecError(f"{self.uri} changed since it was first read: {before} then; start again")
 
     def __iter__(self) -> Iterator[Row]:
         """All rows; raises as ``rows`` does."""
@@ -131,11 +129,13 @@ class Manifest:
                 as rows are read. The others cost little, and a number that no row has is passed by.
 
         Raises:
-            SpecError: If the file is missing or damaged; at the end, if rows were faulty, which are
-                listed together.
+            SpecError: If the file is damaged, or has another size than at first; at the end, if
+                rows were faulty, which are listed together.
         """
         faults = FaultList(_MAX_LISTED_FAULTS)
         try:
+            if self._path.stat().st_size != self._num_bytes:
+                raise self.changed(f"it had {self._num_bytes} bytes")
             yield from self._read(self._path, faults, only)
         except UnicodeDecodeError as error:
             line = _first_undecodable(self._path)

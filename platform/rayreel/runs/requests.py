@@ -70,11 +70,10 @@ class RowPlan:
             columns: A value for each row.
         """
         self._manifest = manifest
-        self._num_bytes = manifest.num_bytes()
         self._templates = templates
         self._seed = seed
         self._numbers = columns.numbers
-        self.item_ids = np.frombuffer(bytes(columns.item_ids), dtype="S32")
+        self.item_ids = np.frombuffer(columns.item_ids, dtype="S32")
         _, first = np.unique(self.item_ids, return_index=True)
         self.num_clips = len(first)
         self._clips_of_shapes = np.bincount(np.frombuffer(columns.shapes, dtype=np.uint32)[first])
@@ -103,8 +102,6 @@ class RowPlan:
         Raises:
             SpecError: If the list is not what it was.
         """
-        if self._manifest.num_bytes() != self._num_bytes:
-            raise self._changed(f"it had {self._num_bytes} bytes")
         expected: deque[int] = deque()
 
         def numbers() -> Iterator[int]:
@@ -117,10 +114,10 @@ class RowPlan:
             index = expected.popleft()
             row = self._planned(number, values) if number == self._numbers[index] else None
             if row is None or row.item_id != self._item_id(index):
-                raise self._changed(f"row {self._numbers[index]} was another one")
+                raise self._manifest.changed(f"row {self._numbers[index]} was another one")
             yield row
         if expected:
-            raise self._changed(f"row {self._numbers[expected[0]]} was there")
+            raise self._manifest.changed(f"row {self._numbers[expected[0]]} was there")
 
     def _item_id(self, index: int) -> str:
         return bytes(self.item_ids[index]).decode()
@@ -139,11 +136,6 @@ class RowPlan:
             request=template.asked(own, seed),
             reason=template.reason,
             notes=template.notes,
-        )
-
-    def _changed(self, before: str) -> SpecError:
-        return SpecError(
-            f"{self._manifest.uri} changed since it was checked: {before} then; start again"
         )
 
 
