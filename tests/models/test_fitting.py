@@ -80,7 +80,7 @@ def test_more_memory_never_means_more_work(grid):
 
 def test_too_little_memory_is_refused_with_what_is_needed():
     least = needed_at_least(HD) / GIB
-    with pytest.raises(ValueError, match=rf"0\.10 GiB .*24 frames of .* need {least:.2f} GiB"):
+    with pytest.raises(MemoryError, match=rf"0\.10 GiB .*24 frames of .* need {least:.2f} GiB"):
         chosen(HD, GIB // 10)
 
 

@@ -127,5 +127,5 @@ def test_a_full_device_is_decoded_on_in_smaller_tiles(ledger, monkeypatch, caplo
 def test_a_device_that_holds_no_tile_is_refused(ledger, monkeypatch):
     monkeypatch.setattr("rayreel.pipelines.decoding.usable_memory", lambda _: MIB)
     request = small_resolved(ledger.files, num_frames=121)
-    with pytest.raises(ValueError, match=r"the smallest tiles, .* need"):
+    with pytest.raises(MemoryError, match=r"the smallest tiles, .* need"):
         decode(ledger, request, random_latents(121)).collect()

@@ -8,7 +8,8 @@ import torch
 
 from rayreel.config.jobs import MemorySpec
 from rayreel.errors import CheckpointError, ItemError
-from rayreel.stages.base import ItemFailure, RenderItem, TextItem, in_groups, run_stage
+from rayreel.stages.base import ItemFailure, RenderItem, TextItem, run_stage
+from rayreel.stages.groups import Relief, in_groups
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
 from rayreel.stages.text import TextStage

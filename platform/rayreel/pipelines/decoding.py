@@ -13,7 +13,7 @@ from rayreel.models.tiling import TileSizeConfig, Tiling
 from rayreel.models.video_vae import gaussian, tiled_decode, to_rgb
 from rayreel.models.video_vae.fitting import auto_tiling
 from rayreel.models.vocoder import decode_audio
-from rayreel.pipelines.devices import largest_tile, settle, usable_memory
+from rayreel.pipelines.devices import SMALL_TILE, largest_tile, settle, usable_memory
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.types import Audio, ClipStream, Latents, seeded_generator
 
@@ -44,8 +44,8 @@ def decode(
         Frames and sound on the CPU. Memory for the frames does not grow with their number.
 
     Raises:
-        ValueError: If the tiling does not fit, or no tile fits the memory; when the first frames
-            are read.
+        ValueError: If the tiling does not fit; when the first frames are read.
+        MemoryError: If no tile fits the memory; likewise.
     """
     audio = None if latents.audio is None else _sound(ledger, latents.audio)
     if latents.video is None:
@@ -86,7 +86,7 @@ def _fitting_tiles(ledger: ModelLedger, latent: Tensor) -> TileSizeConfig:
         ledger.files.video_vae,
         (frames, height, width),
         itemsize=ledger.dtype.itemsize,
-        largest=largest_tile(ledger.device),
+        largest=SMALL_TILE if ledger.small_tiles else largest_tile(ledger.device),
     )
     free = usable_memory(ledger.device)
     tiles = choose(free_bytes=free)

@@ -11,6 +11,9 @@ from rayreel.config.model import AttentionBackend
 from rayreel.errors import SpecError
 from rayreel.models.video_vae.fitting import FRAMES, LONG_SIDE
 
+SMALL_TILE = (256, 32)
+"""Long side and frames of a tile where memory is short."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -102,7 +105,7 @@ def release_memory(device: torch.device) -> None:
 
 def largest_tile(device: torch.device) -> tuple[int, int]:
     """Long side and frames of the tiles to decode in, at most: on Metal small ones, always."""
-    return (256, 32) if device.type == "mps" else (LONG_SIDE, FRAMES)
+    return SMALL_TILE if device.type == "mps" else (LONG_SIDE, FRAMES)
 
 
 def settle(device: torch.device) -> None:

@@ -43,6 +43,9 @@ ComponentName = Literal[
     "enhancer",
 ]
 
+Relief = Literal["tiles", "offload"]
+"""A way to take less memory."""
+
 
 class ModelLedger:
     """Networks of one model on one device.
@@ -55,7 +58,6 @@ class ModelLedger:
         files: Where the weights come from.
         device: Where the networks compute.
         dtype: Of weights and activations.
-        memory: How long each component is held.
         adapters: Of the transformer.
         audio_only: Whether the transformer is its audio stream alone.
     """
@@ -82,7 +84,7 @@ class ModelLedger:
         held = supported_quantization(self.device, spec.quantization)
         self.files = ModelFiles(spec.model_copy(update={"quantization": held}))
         self.dtype = device.torch_dtype
-        self.memory = memory or MemorySpec()
+        self._memory = memory or MemorySpec()
         self.adapters = self.files.adapters(distilled=False)
         self.audio_only = False
         # Shared by all views.
@@ -90,6 +92,40 @@ class ModelLedger:
         self._fusions: dict[tuple[Adapter, ...], Fusion] = {}
         self._exchange: dict[str, Fusion] = {}
         self._loads: list[str] = []
+        self._reliefs: list[Relief] = []
+
+    @property
+    def memory(self) -> MemorySpec:
+        """How long each component is held."""
+        if "offload" not in self._reliefs:
+            return self._memory
+        # What is kept in the host's memory would not be out of the way of a CPU.
+        hold = "disk" if self.device.type == "cpu" else "offload"
+        return MemorySpec.model_validate(dict.fromkeys(MemorySpec.model_fields, hold))
+
+    @property
+    def small_tiles(self) -> bool:
+        """Whether pictures are decoded in small tiles, however much memory there is."""
+        return "tiles" in self._reliefs
+
+    def relieve(self, *steps: Relief) -> Relief | None:
+        """Get along with less of the device's memory from now on, in this process.
+
+        Args:
+            steps: In the order of what they cost: ``tiles`` decodes in small ones, ``offload`` lets
+                go of all networks between uses, and brings large ones block by block.
+
+        Returns:
+            The first that had not been taken yet; ``None`` when there is none.
+        """
+        step = next((step for step in steps if step not in self._reliefs), None)
+        if step:
+            self._reliefs.append(step)
+        if step == "offload":
+            self._holdings.clear()
+            self._exchange.clear()
+        release_memory(self.device)
+        return step
 
     @property
     def loads(self) -> tuple[str, ...]:

@@ -1,16 +1,12 @@
 """What a stage is: a picklable callable that turns a batch of items into as many results."""
 
-import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from rayreel.config.request import RenderRequest
-from rayreel.errors import CheckpointError
 from rayreel.types import Latents
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +42,13 @@ class StageItem:
         item_id: Its identity.
         attempt: Which try of the item this is, from 1.
         seconds: Time that each stage took for this item; a batch's time is shared evenly.
+        memory: What had to be done for it to fit into memory, such as ``batch 2, tiles``.
     """
 
     item_id: str
     attempt: int = 1
     seconds: tuple[tuple[str, float], ...] = ()
+    memory: str | None = None
 
     @property
     def seed(self) -> int | None:
@@ -93,6 +91,7 @@ class RenderItem(StageItem):
         request: The resolved request.
         prompts: What it is rendered from, where prompts were written for it: one for each chunk.
         notes: What happened otherwise than asked.
+        batch: How many were denoised together.
         latents: The clip before decoding; chunks of a long one lie in the run directory instead.
         output: The written clip.
     """
@@ -100,6 +99,7 @@ class RenderItem(StageItem):
     request: RenderRequest
     prompts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    batch: int | None = None
     latents: Latents | None = None
     output: "ClipFile | None" = None
 
@@ -166,61 +166,3 @@ def run_stage(
         for result in done
     )
     return [r if isinstance(r, ItemFailure) else next(outcome) for r in results]
-
-
-def in_groups(
-    name: str,
-    batch: Sequence[ItemT],
-    key: Callable[[ItemT], Hashable],
-    work: Callable[[list[ItemT]], list[ItemT]],
-) -> list[ItemT | ItemFailure]:
-    """Do the work of a stage for groups of like items, so that one bad item costs one item.
-
-    A group that fails is done again item by item, and the items that fail alone become failures.
-    Weights that do not load are not the fault of an item: that error goes on to the caller.
-
-    Args:
-        name: The stage.
-        batch: Items.
-        key: Items of the same key may share one call.
-        work: Does a group.
-
-    Returns:
-        One result per item, in order.
-    """
-    groups: dict[Hashable, list[int]] = {}
-    for index, item in enumerate(batch):
-        groups.setdefault(key(item), []).append(index)
-    results: dict[int, ItemT | ItemFailure] = {}
-    for indices in groups.values():
-        group = [batch[index] for index in indices]
-        results |= zip(indices, _attempt(name, group, work), strict=True)
-    return [results[index] for index in range(len(batch))]
-
-
-def _attempt(
-    name: str,
-    group: list[ItemT],
-    work: Callable[[list[ItemT]], list[ItemT]],
-) -> list[ItemT | ItemFailure]:
-    start = time.perf_counter()
-    try:
-        return list(work(group))
-    except CheckpointError:
-        raise
-    except Exception as error:
-        if len(group) > 1:
-            log.warning("%s: a batch of %d failed, trying each item alone", name, len(group))
-            return [result for item in group for result in _attempt(name, [item], work)]
-        log.warning("%s: item %s failed", name, group[0].item_id, exc_info=True)
-        return [
-            ItemFailure(
-                item_id=group[0].item_id,
-                stage=name,
-                error=type(error).__name__,
-                message=str(error) or type(error).__name__,
-                seed=group[0].seed,
-                attempt=group[0].attempt,
-                seconds=time.perf_counter() - start,
-            )
-        ]

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,10 @@ from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
-from rayreel.stages.base import ClipFile, RenderItem, Result, in_groups
+from rayreel.stages.base import ClipFile, RenderItem, Result
 from rayreel.stages.chunks import StoredChunks
+from rayreel.stages.groups import Relief, in_groups
+from rayreel.stages.life import alive
 from rayreel.types import ClipStream, Latents
 
 
@@ -50,17 +53,19 @@ class DecodeStage:
     _models: ModelLedger = field(init=False, repr=False)
     _storage: Storage = field(init=False, repr=False)
     _ledger: Ledger = field(init=False, repr=False)
+    _relief: Relief = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Load the video decoder."""
         self._models = ledger_for(self.model, self.device, self.memory)
         self._models.preload("video_decoder")
+        self._relief = Relief(partial(self._models.relieve, "tiles", "offload"))
         self._storage = Storage(self.output)
         self._ledger = Ledger(self._storage)
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Write each clip, then its line in the ledger."""
-        return in_groups(self.name, batch, lambda item: item.item_id, self._write)
+        return in_groups(self.name, batch, lambda item: item.item_id, self._write, self._relief)
 
     def _write(self, items: list[RenderItem]) -> list[RenderItem]:
         (item,) = items
@@ -142,4 +147,5 @@ def _hashed(
     with closing(chunks):
         for chunk in chunks:
             digest.update(chunk.contiguous().numpy().data)
+            alive()
             yield chunk

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from rayreel.config.jobs import MemorySpec, ModelSpec
@@ -17,8 +18,10 @@ from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.pipelines.phases import batch_key, encode, texts_of
 from rayreel.pipelines.texts import TextStore
-from rayreel.stages.base import RenderItem, Result, in_groups
+from rayreel.stages.base import RenderItem, Result
 from rayreel.stages.chunks import StoredChunks
+from rayreel.stages.groups import Relief, in_groups
+from rayreel.stages.life import alive
 from rayreel.stages.text import text_store
 
 log = logging.getLogger(__name__)
@@ -41,10 +44,12 @@ class _DenoisingStage:
     store: str
     _ledger: ModelLedger = field(init=False, repr=False)
     _texts: TextStore = field(init=False, repr=False)
+    _relief: Relief = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Open the weight files; a batch loads the networks that its pipeline asks for first."""
         self._ledger = ledger_for(self.model, self.device, self.memory)
+        self._relief = Relief(partial(self._ledger.relieve, "offload"))
         self._texts = text_store(self._ledger, self.store)
 
     def _pipeline(self, items: Sequence[RenderItem]) -> Pipeline:
@@ -84,7 +89,7 @@ class GenerateStage(_DenoisingStage):
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Fill in ``latents``."""
-        return in_groups(self.name, batch, _group, self._generate)
+        return in_groups(self.name, batch, _group, self._generate, self._relief)
 
     def _generate(self, items: list[RenderItem]) -> list[RenderItem]:
         if is_chained(items[0].request):
@@ -92,7 +97,10 @@ class GenerateStage(_DenoisingStage):
         if _makes_no_latents(items[0]):
             return items
         latents = self._pipeline(items).generate(self._encoded(items))
-        return [replace(i, latents=on_cpu(one)) for i, one in zip(items, latents, strict=True)]
+        return [
+            replace(item, latents=on_cpu(one), batch=len(items))
+            for item, one in zip(items, latents, strict=True)
+        ]
 
     def _chain(self, item: RenderItem) -> RenderItem:
         store = StoredChunks(Storage(self.output), self._chunks, item.item_id, item.attempt)
@@ -113,7 +121,7 @@ class RefineStage(_DenoisingStage):
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Replace ``latents`` by finer ones."""
-        return in_groups(self.name, batch, _group, self._refine)
+        return in_groups(self.name, batch, _group, self._refine, self._relief)
 
     def _refine(self, items: list[RenderItem]) -> list[RenderItem]:
         if items[0].latents is None:
@@ -134,3 +142,4 @@ def _makes_no_latents(item: RenderItem) -> bool:
 
 def _log_step(phase: str, step: int, steps: int) -> None:
     log.debug("%s: step %d of %d", phase, step + 1, steps)
+    alive()

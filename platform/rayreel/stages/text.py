@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from rayreel.checkpoints.text_generator import TextGeneratorFiles
@@ -19,7 +20,8 @@ from rayreel.pipelines.enhance import enhance
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.pipelines.phases import features, texts_of
 from rayreel.pipelines.texts import TextStore
-from rayreel.stages.base import ItemFailure, TextItem, in_groups
+from rayreel.stages.base import ItemFailure, TextItem
+from rayreel.stages.groups import Relief, in_groups
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +46,12 @@ class TextStage:
     name: str = field(default="text", init=False)
     _ledger: ModelLedger = field(init=False, repr=False)
     _texts: TextStore = field(init=False, repr=False)
+    _relief: Relief = field(init=False, repr=False)
 
     def setup(self) -> None:
         """Open the weight files; the encoder loads with the first text that is not known."""
         self._ledger = ledger_for(self.model, self.device, self.memory)
+        self._relief = Relief(partial(self._ledger.relieve, "offload"))
         self._texts = text_store(self._ledger, self.store)
 
     def __call__(self, batch: Sequence[TextItem]) -> list[TextItem | ItemFailure]:
@@ -56,7 +60,7 @@ class TextStage:
         The tokenizer pads all texts to one length, so a batch is the same work in whatever order
         they come.
         """
-        return in_groups(self.name, batch, lambda _: None, self._encode)
+        return in_groups(self.name, batch, lambda _: None, self._encode, self._relief)
 
     def _encode(self, items: list[TextItem]) -> list[TextItem]:
         items = self._written(items)

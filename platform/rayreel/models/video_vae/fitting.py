@@ -46,7 +46,7 @@ def auto_tiling(
         Tiles in the aspect of the frame, no larger than the published ones.
 
     Raises:
-        ValueError: If not even the smallest tiles fit.
+        MemoryError: If not even the smallest tiles fit.
     """
     factors = _factors(config)
     tilings = _largest_first(grid, factors, largest)
@@ -139,7 +139,7 @@ def _factors(config: VideoVAEConfig) -> ScaleFactors:
 
 def _refuse(grid: Grid, factors: ScaleFactors, least: _Candidate, free_bytes: int) -> NoReturn:
     tile = least.tiling
-    raise ValueError(
+    raise MemoryError(
         f"{free_bytes / 2**30:.2f} GiB are too little to decode {grid[1] * factors.height}x"
         f"{grid[2] * factors.width} pixels: the smallest tiles, {tile.frames.tile_size} frames of "
         f"{tile.height.tile_size}x{tile.width.tile_size}, need {least.needed / 2**30:.2f} GiB"
