@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -210,6 +211,14 @@ def test_shapes_count_distinct_clips(planned):
     found = {(request.width, request.pipeline): clips for request, clips in plan.shapes()}
     assert found == {(128, "two_stage"): 2, (192, "two_stage"): 1, (128, "distilled"): 1}
     assert plan.num_clips == 4
+
+
+def test_a_clip_counts_once_wherever_its_files_lie(planned, files, tmp_path):
+    adapter = files.spec.distilled_lora.path
+    copy = shutil.copy(adapter, tmp_path / "copy.safetensors")
+    plan = planned([row(seed=1, loras=[{"path": str(path)}]) for path in (adapter, copy)])
+    assert (len(plan), plan.num_clips) == (2, 1)
+    assert [clips for _, clips in plan.shapes()] == [1]
 
 
 def test_texts_are_counted_once(planned):

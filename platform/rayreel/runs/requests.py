@@ -74,9 +74,12 @@ class RowPlan:
         self._seed = seed
         self._numbers = columns.numbers
         self.item_ids = np.frombuffer(columns.item_ids, dtype="S32")
+        self.item_ids.flags.writeable = False
         _, first = np.unique(self.item_ids, return_index=True)
         self.num_clips = len(first)
-        self._clips_of_shapes = np.bincount(np.frombuffer(columns.shapes, dtype=np.uint32)[first])
+        shapes = np.frombuffer(columns.shapes, dtype=np.uint32)[first]
+        # One that differs from another in the paths of equal files alone has no clip of its own.
+        self._clips_of_shapes = np.bincount(shapes, minlength=len(templates.examples))
         self.num_texts = len(np.unique(np.frombuffer(columns.texts, dtype=np.int64)))
 
     def __len__(self) -> int:
@@ -90,7 +93,8 @@ class RowPlan:
     def shapes(self) -> list[tuple[RenderRequest, int]]:
         """What can share batches: an example of each kind, and how many distinct clips it has."""
         clips = self._clips_of_shapes.tolist()
-        return list(zip(self._templates.examples, clips, strict=True))
+        both = zip(self._templates.examples, clips, strict=True)
+        return [(example, count) for example, count in both if count]
 
     def rows(self, wanted: Callable[[str], bool] | None = None) -> Iterator[PlannedRow]:
         """Read the list again.
