@@ -192,7 +192,7 @@ def test_memory_of_the_published_sizes_is_that_of_their_weights(official, genera
     count = sum(map(_size, transformer.values()))
     tables = sum(_size(shape) for name, shape in transformer.items() if "scale_shift_table" in name)
     found = needs(files)
-    assert found["stage1"].weights == 2 * count + 2 * tables
+    assert found["stage1"].weights == 2 * (count + tables) + _connectors(generation)
     decoders = [*shapes(generation, "video decoder").values()]
     decoders += shapes(generation, "audio decoder").values()
     decoders += shapes(generation, "vocoder").values()
@@ -203,8 +203,7 @@ def test_memory_of_the_published_sizes_is_that_of_their_weights(official, genera
 def test_memory_of_the_text_stage_is_that_of_its_weights(official, generation, projections):
     """Gemma 3 12B has 11.77 billion parameters without its head and what sees pictures."""
     files = official(generation)
-    parts = ("text projection", "video connector", "audio connector")
-    rest = sum(_size(shape) for part in parts for shape in shapes(generation, part).values())
+    rest = sum(map(_size, shapes(generation, "text projection").values()))
     weights = needs(files)["text"].weights
     assert len([n for n in files.text_file.names if "aggregate_embed.weight" in n]) == projections
     assert (weights - 2 * rest) / 2 == pytest.approx(11.766e9, rel=1e-4)
@@ -212,12 +211,14 @@ def test_memory_of_the_text_stage_is_that_of_its_weights(official, generation, p
 
 def test_float8_halves_the_blocks(official):
     whole, halved = (needs(official("2.3"), p)["stage1"].weights for p in (BFLOAT16, FLOAT8))
-    assert 0.5 < halved / whole < 0.55
+    connectors = _connectors("2.3")
+    assert 0.5 < (halved - connectors) / (whole - connectors) < 0.55
 
 
 def test_streamed_blocks_leave_the_device_free(official):
     files = official("2.0")
-    streamed = needs(files, memory=MemorySpec(transformer="offload"))["stage1"]
+    offload = MemorySpec(transformer="offload", text_connectors="offload")
+    streamed = needs(files, memory=offload)["stage1"]
     resident = needs(files)["stage1"]
     assert streamed.weights < resident.weights / 10
     assert streamed.host == resident.weights
@@ -228,12 +229,29 @@ def test_stages_in_one_worker_add_up_what_stays(official):
     files = official("2.0")
     apart, together = needs(files, placement="split"), needs(files)
     assert FUSED not in apart
-    # Without a distilled adapter, both denoising stages have the same transformer.
-    total = sum(need.weights for need in apart.values()) - apart["stage1"].weights
+    # Without a distilled adapter, both denoising stages have the same transformer; texts are
+    # encoded before, by others.
+    total = sum(apart[name].weights for name in ("stage2", "decode"))
     assert together[FUSED].weights == total
     passing = needs(files, memory=dict.fromkeys(MemorySpec.model_fields, "per_call"))
     # The largest network of all is the transformer.
-    assert passing[FUSED].weights == apart["stage1"].weights
+    assert passing[FUSED].weights == apart["stage1"].weights - _connectors("2.0")
+
+
+def test_a_director_needs_the_language_model_where_clips_are_denoised(official):
+    files = official("2.3")
+    fields = {"prompt": "a fox", "num_frames": 241, "chain": {"chunk_frames": 121}}
+    plain, directed = (
+        stage_needs(
+            ModelSetup(),
+            files,
+            resolved(RenderRequest.model_validate({**fields, "enhance": enhance}), files),
+            BFLOAT16,
+        )
+        for enhance in (False, True)
+    )
+    for name in ("stage1", FUSED):
+        assert directed[name].weights - plain[name].weights == plain["text"].weights
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +266,12 @@ def official(tmp_path_factory):
         return made[generation]
 
     return files
+
+
+def _connectors(generation: str) -> int:
+    """Bytes of the text connectors in bfloat16."""
+    parts = ("video connector", "audio connector")
+    return 2 * sum(_size(shape) for part in parts for shape in shapes(generation, part).values())
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -99,6 +99,27 @@ def text_encoder_bytes(
     return states * 3 * width
 
 
+def text_connectors_bytes(
+    config: TextConfig, *, prompts: int, text_tokens: int, itemsize: int
+) -> int:
+    """Peak of the text connectors, which is in a feed-forward step of the wider one.
+
+    Args:
+        config: Of the checkpoint.
+        prompts: That are embedded at once.
+        text_tokens: Per prompt, padding included.
+        itemsize: Bytes of an element of the features.
+    """
+    tokens = prompts * text_tokens
+    audio = config.audio.width if config.has_audio else 0
+    # Padded features of both streams.
+    held = tokens * (config.video.width + audio)
+    width = max(config.video.width, audio)
+    # Two states, both sides of the activation, and the result; of all tokens or of a chunk.
+    inside = tokens * 2 * width + min(tokens * 9 * width, tokens * width + 8 * CHUNK * width)
+    return (held + inside) * itemsize
+
+
 def audio_decoder_bytes(
     audio: AudioVAEConfig, vocoder: VocoderConfig, *, latent_frames: int, itemsize: int
 ) -> int:

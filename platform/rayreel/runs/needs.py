@@ -14,6 +14,7 @@ from rayreel.config.jobs import ModelSetup, StageName
 from rayreel.config.request import RenderRequest
 from rayreel.models.memory import (
     audio_decoder_bytes,
+    text_connectors_bytes,
     text_encoder_bytes,
     transformer_bytes,
     upsampler_bytes,
@@ -22,6 +23,7 @@ from rayreel.models.text.tokenizer import PROMPT_TOKENS
 from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.video_vae.fitting import tiled_decode_bytes
 from rayreel.pipelines import pipeline_of
+from rayreel.pipelines.chunks import is_chained
 from rayreel.types import AudioLatentShape, VideoLatentShape
 
 Header = Mapping[str, tuple[tuple[int, ...], str]]
@@ -92,7 +94,8 @@ def stage_needs(
         precision: How weights are held.
 
     Returns:
-        By stage, in order; where all of them share a worker, what that one needs as ``FUSED``.
+        By stage, in order; where all of them but the text share a worker, what that one needs as
+        ``FUSED``.
     """
     sizes = _Sizes(setup, files, request, precision)
     stages: dict[str, list[_Part]] = {"text": sizes.text(), "stage1": sizes.stage1()}
@@ -100,7 +103,9 @@ def stage_needs(
         stages["stage2"] = sizes.stage2()
     stages["decode"] = sizes.decode()
     if setup.placement == "fused":
-        stages[FUSED] = [part for parts in stages.values() for part in parts]
+        # Texts are encoded by workers of their own, before the others start.
+        shared = [part for name, parts in stages.items() if name != "text" for part in parts]
+        stages[FUSED] = shared
     return {name: _need(setup, parts) for name, parts in stages.items()}
 
 
@@ -157,33 +162,40 @@ class _Sizes:
     precision: Precision
 
     def text(self) -> list[_Part]:
-        """Language model, projection and connectors."""
+        """Language model and projection."""
         encoder = self.files.text_encoder
-        texts = 2 if self.request.negative_prompt is not None else 1
         activations = text_encoder_bytes(
             self.files.text,
             hidden_size=encoder.hidden_size,
             num_hidden_states=encoder.num_hidden_states,
-            prompts=texts * self.setup.stage("text").least_batch,
+            prompts=self.setup.stage("text").least_batch,
             text_tokens=PROMPT_TOKENS,
             itemsize=self._itemsize,
         )
-        processor = networks.embeddings_processor(self.files).header
-        header = {**encoder.header, **processor}
+        projection = networks.feature_extractor(self.files).header
+        header = {**encoder.header, **projection}
         return [self._part("text_encoder", "text_encoder", header, activations)]
 
     def stage1(self) -> list[_Part]:
-        """The transformer; and the video encoder, where images are pinned."""
+        """Connectors and transformer; and the video encoder, where images are pinned."""
         kind = pipeline_of(self.request)
         guided, scale = kind.guided(self.request), kind.traits.stages
-        return [self._transformer(scale, _PASSES if guided else 1, "stage1"), *self._encoder()]
+        # What a director writes on the way is encoded on the way.
+        directed = self.request.enhance and is_chained(self.request)
+        return [
+            *(self.text() if directed else ()),
+            self._connectors("stage1"),
+            self._transformer(scale, _PASSES if guided else 1, "stage1"),
+            *self._encoder(),
+        ]
 
     def stage2(self) -> list[_Part]:
-        """Upsampler, then the transformer at full size without guidance."""
+        """Connectors; upsampler, then the transformer at full size without guidance."""
         small = self._latent(2)
         upsampler = networks.upsampler(self.files).header
         activations = upsampler_bytes(self.files.upsampler, small, itemsize=self._itemsize)
         return [
+            self._connectors("stage2"),
             self._transformer(1, 1, "stage2"),
             self._part("upsampler", "upsampler", upsampler, activations),
             *self._encoder(),
@@ -212,6 +224,17 @@ class _Sizes:
             ):
                 parts.append(self._part(name, "audio_decoder", header, activations))
         return parts
+
+    def _connectors(self, stage: StageName) -> _Part:
+        texts = 2 if self.request.negative_prompt is not None else 1
+        activations = text_connectors_bytes(
+            self.files.text,
+            prompts=texts * self.setup.stage(stage).least_batch,
+            text_tokens=PROMPT_TOKENS,
+            itemsize=self._itemsize,
+        )
+        header = networks.text_connectors(self.files).header
+        return self._part("text_connectors", "text_connectors", header, activations)
 
     def _transformer(self, downscale: int, passes: int, stage: StageName) -> _Part:
         activations = transformer_bytes(
