@@ -25,6 +25,10 @@ TINY = [
         )
     ),
     {"type": "load", "layers": 1, "width": 64},
+    *(
+        {"type": kind, "width": 64, "height": 64, "frames": 9, "steps": 2, "clips": 1}
+        for kind in ("diffusers_loop", "resident")
+    ),
 ]
 
 

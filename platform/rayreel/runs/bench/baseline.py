@@ -17,6 +17,8 @@ from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.diffusion.schedulers import LTX2Scheduler
 from rayreel.media.mux import write_clip
+from rayreel.pipelines.ledger import ModelLedger
+from rayreel.pipelines.states import audio_target, request_noise, video_target
 from rayreel.runs.bench.oracles import (
     LATENT_STATISTICS,
     connector_name,
@@ -30,7 +32,7 @@ from rayreel.runs.bench.oracles import (
     video_vae_name,
     vocoder_name,
 )
-from rayreel.types import Audio, Clip
+from rayreel.types import Audio, Clip, Latents
 
 
 def diffusers_pipeline(files: ModelFiles) -> Any:  # noqa: ANN401 - their classes are not typed
@@ -101,6 +103,51 @@ def call_arguments(request: RenderRequest) -> dict[str, Any]:
         **{f"{of}guidance_rescale": 0.0 for of in ("", "audio_")},
         "return_dict": False,
     }
+
+
+def initial_noise(ledger: ModelLedger, request: RenderRequest) -> tuple[Tensor, Tensor]:
+    """What a request of one stage starts from, as tokens ``(1, T, D)`` of either stream."""
+    targets = (
+        ("video", video_target(ledger, request, downscale=1)),
+        ("audio", audio_target(ledger, request)),
+    )
+    video, audio = (
+        request_noise(request, f"{name}/stage1")(
+            target.initial_state(torch.zeros(target.shape.to_tuple())).latent
+        )
+        for name, target in targets
+    )
+    return video, audio
+
+
+@torch.inference_mode()
+def denoise_with_diffusers(
+    pipeline: Any,  # noqa: ANN401 - as it is made
+    request: RenderRequest,
+    ledger: ModelLedger,
+) -> Latents:
+    """Latents that their pipeline makes of our noise.
+
+    Args:
+        pipeline: Theirs.
+        request: Resolved, with a seed.
+        ledger: Of the model whose weights it has.
+
+    Returns:
+        Normalised and unbatched, as ours are.
+    """
+    noise, audio_noise = initial_noise(ledger, request)
+    video, audio = pipeline(
+        **call_arguments(request), latents=noise, audio_latents=audio_noise, output_type="latent"
+    )
+    of_video, of_audio = pipeline.vae, pipeline.audio_vae
+    mean, std = (x.view(-1, 1, 1, 1) for x in (of_video.latents_mean, of_video.latents_std))
+    bins = audio.shape[-1]
+    # Theirs are of channels and bins together.
+    audio_mean, audio_std = (
+        x.view(-1, 1, bins) for x in (of_audio.latents_mean, of_audio.latents_std)
+    )
+    return Latents(video=(video[0] - mean) / std, audio=(audio[0] - audio_mean) / audio_std)
 
 
 def render_with_diffusers(
@@ -177,8 +224,8 @@ def _audio_vae(files: ModelFiles) -> nn.Module:
         (model.decoder, networks.audio_decoder(files)),
     ):
         give_weights(part, _without_statistics(_weights(network), model))
-    network: nn.Module = model.requires_grad_(False)
-    return network
+    result: nn.Module = model.requires_grad_(False)
+    return result
 
 
 def _without_statistics(tensors: dict[str, Tensor], vae: nn.Module) -> dict[str, Tensor]:

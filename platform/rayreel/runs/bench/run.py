@@ -12,12 +12,15 @@ from rayreel.runs.bench.networks import (
     compare_video_decoders,
     compare_vocoders,
 )
+from rayreel.runs.bench.pipeline import compare_policies, compare_with_diffusers
 from rayreel.runs.bench.spec import (
     BenchSpec,
     Case,
     DecodeMemoryCase,
+    DiffusersLoopCase,
     LoadCase,
     RenderMemoryCase,
+    ResidentCase,
     TransformerCase,
     VideoDecoderCase,
     VocoderCase,
@@ -48,14 +51,19 @@ def run(spec: BenchSpec) -> Iterator[list[Line]]:
 def _compare(case: Case, seconds: float) -> list[Line]:
     match case:
         case LoadCase():
-            return compare_loading(case, seconds)
+            lines = compare_loading(case, seconds)
         case TransformerCase():
-            return [compare_transformers(case, seconds)]
+            lines = [compare_transformers(case, seconds)]
         case VideoDecoderCase():
-            return [compare_video_decoders(case, seconds)]
+            lines = [compare_video_decoders(case, seconds)]
         case VocoderCase():
-            return [compare_vocoders(case, seconds)]
+            lines = [compare_vocoders(case, seconds)]
         case DecodeMemoryCase():
-            return measure_decode(case)
+            lines = measure_decode(case)
         case RenderMemoryCase():
-            return [measure_renders(case)]
+            lines = [measure_renders(case)]
+        case DiffusersLoopCase():
+            lines = [compare_with_diffusers(case, seconds)]
+        case ResidentCase():
+            lines = [compare_policies(case, seconds)]
+    return lines

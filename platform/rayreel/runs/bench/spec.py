@@ -1,4 +1,4 @@
-"""What a benchmark compares: one entry per comparison, of one of six kinds."""
+"""What a benchmark compares: one entry per comparison, each of a known kind."""
 
 from typing import Annotated, Literal
 
@@ -66,13 +66,37 @@ class RenderMemoryCase(StrictModel):
     warm_up: int = Field(description="renders before memory counts")
 
 
+class _ClipsCase(StrictModel):
+    """Clips of the tiny model, from prompts to files, with classifier-free guidance alone."""
+
+    width: int
+    height: int
+    frames: int = Field(description="8k + 1")
+    steps: int
+    clips: int = Field(description="in one call, of a prompt each")
+
+
+class DiffusersLoopCase(_ClipsCase):
+    """Our pipeline against a loop over diffusers' pipeline with the same weights."""
+
+    type: Literal["diffusers_loop"]
+
+
+class ResidentCase(_ClipsCase):
+    """Networks that stay in memory against networks that are built for each call."""
+
+    type: Literal["resident"]
+
+
 Case = Annotated[
     LoadCase
     | TransformerCase
     | VideoDecoderCase
     | VocoderCase
     | DecodeMemoryCase
-    | RenderMemoryCase,
+    | RenderMemoryCase
+    | DiffusersLoopCase
+    | ResidentCase,
     Field(discriminator="type"),
 ]
 
