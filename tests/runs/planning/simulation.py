@@ -1,8 +1,9 @@
 """A render pass as a queueing network: actors as servers, bounded queues between their pools."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import simpy
 
@@ -59,11 +60,11 @@ def simulate(
     queues = [simpy.Store(world, waiting * replicas[load.name]) for load in loads]
     done: list[float] = []
 
-    def source() -> Iterator[simpy.Event]:
+    def source() -> Generator[simpy.Event, Any, None]:
         for clip in clips:
             yield queues[0].put(clip)
 
-    def actor(index: int) -> Iterator[simpy.Event]:
+    def actor(index: int) -> Generator[simpy.Event, Any, None]:
         while True:
             clip = yield queues[index].get()
             yield world.timeout(draw(clip[loads[index].name]))

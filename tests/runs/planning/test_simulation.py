@@ -108,6 +108,7 @@ def test_the_time_of_short_and_of_long_runs_is_told(seconds, gpus, clips):
 def test_fused_actors_make_one_clip_each_at_a_time(draw):
     load = Load(name="fused", seconds=32, cpus=1, gpus=1)
     plan = pool_replicas(load, Room(cpus=64, gpus=8, nodes=((64, 8),)))
+    assert plan
     found = simulate([{"fused": 32.0}] * 1000, [load], plan.replicas, draw)
     assert found.throughput == pytest.approx(plan.throughput, rel=0.05)
 

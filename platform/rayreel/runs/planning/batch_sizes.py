@@ -1,8 +1,8 @@
 """How many clips of a shape are denoised together."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.jobs import ModelSetup, StageName
@@ -15,8 +15,8 @@ LARGEST = 8
 """Batches beyond it gain little: the matrices are large enough long before."""
 
 _GIB = 2**30
-# Of a device's memory: kernels and the allocator need some beside what is predicted.
-_USABLE = 0.9
+USABLE = 0.9
+"""Of a device's memory: kernels and the allocator need some beside what is predicted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def choose_batch(
     shape: Shape,
     *,
     need: Callable[[int], int],
-    memory: int,
+    memory: float,
     book: CostBook,
     devices: Mapping[StageName, str],
     largest: int = LARGEST,
@@ -53,32 +53,32 @@ def choose_batch(
     Args:
         shape: Of the clips.
         need: Bytes on the device for a batch size.
-        memory: Bytes of the device.
+        memory: Bytes of the device; infinite where they are not known.
         book: What was measured.
         devices: Of the stages, as ``device_label`` says them.
         largest: Size at most.
     """
     if not shape.batched:
         return BatchChoice(size=1, reason="such clips are made one by one")
-    usable = int(memory * _USABLE)
-    allowed = [size for size in candidates(largest) if need(size) <= usable]
-    if not allowed:
-        said = f"even one takes {_gib(need(1))}, of {_gib(usable)} that may be used"
+    usable, sizes = memory * USABLE, candidates(largest)
+    # A larger batch needs more, and what it needs is slow to tell: the largest is asked first.
+    size = next((one for one in reversed(sizes) if need(one) <= usable), None)
+    if size is None:
+        said = f"even one takes {gib(need(1))}, of {gib(usable)} that may be used"
         return BatchChoice(size=1, reason=said, fits=False)
     stages = [(stage, devices[stage]) for stage in DENOISING if stage in shape.work]
     known = book.sizes_measured(shape.name, stages)
-    measured = {size: known[size] for size in allowed if size in known}
+    measured = {one: known[one] for one in sizes if one <= size and one in known}
     if len(measured) > 1:
-        best = min(measured, key=lambda size: measured[size])
-        told = ", ".join(f"{size}: {seconds:.3g} s" for size, seconds in measured.items())
+        best = min(measured, key=lambda one: measured[one])
+        told = ", ".join(f"{one}: {seconds:.3g} s" for one, seconds in measured.items())
         return BatchChoice(size=best, reason=f"the fastest measured per clip ({told})")
-    size = allowed[-1]
-    if size == candidates(largest)[-1]:
-        return BatchChoice(size=size, reason=f"the largest; takes {_gib(need(size))}")
+    if size == sizes[-1]:
+        return BatchChoice(size=size, reason=f"the largest; takes {gib(need(size))}")
     return BatchChoice(
         size=size,
-        reason=f"the largest that fits: {size} take {_gib(need(size))}, {2 * size} would take "
-        f"{_gib(need(2 * size))} of {_gib(usable)}",
+        reason=f"the largest that fits: {size} take {gib(need(size))}, {2 * size} would take "
+        f"{gib(need(2 * size))} of {gib(usable)}",
     )
 
 
@@ -87,9 +87,7 @@ def device_bytes(
     files: ModelFiles,
     shape: Shape,
     devices: Mapping[StageName, Device],
-    *,
     batch: int,
-    placement: Literal["fused", "split"],
 ) -> dict[str, int]:
     """Bytes on the device of each actor that renders clips of a shape.
 
@@ -99,35 +97,34 @@ def device_bytes(
         shape: Of the clips.
         devices: Of the stages.
         batch: Clips that are denoised together.
-        placement: Whether stages share an actor.
 
     Returns:
-        By stage, or for ``FUSED`` alone. On the CPU, what is kept in the host's memory counts too.
+        By stage for actors of their own, texts included, and for ``FUSED`` for one that holds all
+        the others. On the CPU, what is kept in the host's memory counts too.
     """
     workers = setup.workers.model_copy(update={"batch_size": batch})
-    update = {"placement": placement, "workers": workers, "stages": {}}
+    update: dict[str, Any] = {"placement": "fused", "workers": workers, "stages": {}}
     sized = setup.model_copy(update=update)
-    names: dict[str, StageName] = {name: name for name in shape.work}
-    if placement == "fused":
-        # What shares an actor shares a device as a rule; the first one's is what matters then.
-        names = {FUSED: next(iter(shape.work))}
+    # Stages that share an actor share a device as a rule; the first one's counts.
+    placed: dict[str, Device] = {stage: devices[stage] for stage in shape.work}
+    placed[FUSED] = next(iter(placed.values()))
+    if "stage1" in shape.work:
+        placed["text"] = devices["text"]
+    needs = {
+        device: stage_needs(
+            sized,
+            files,
+            shape.request,
+            Precision(device.name, device.torch_dtype, files.spec.quantization),
+        )
+        for device in set(placed.values())
+    }
     return {
-        name: _bytes_of(sized, files, shape, devices[stage], name) for name, stage in names.items()
+        name: needs[device][name].device + (needs[device][name].host if device.name == "cpu" else 0)
+        for name, device in placed.items()
     }
 
 
-def _bytes_of(
-    setup: ModelSetup, files: ModelFiles, shape: Shape, device: Device, name: str
-) -> int:
-    precision = Precision(device.name, device.torch_dtype, files.spec.quantization)
-    need = stage_needs(setup, files, shape.request, precision)[name]
-    return need.device + (need.host if device.name == "cpu" else 0)
-
-
-def shared_bytes(needs: Mapping[str, int]) -> Iterator[int]:
-    """Bytes of the actors that denoise."""
-    return (num_bytes for name, num_bytes in needs.items() if name in {FUSED, *DENOISING})
-
-
-def _gib(num_bytes: int) -> str:
+def gib(num_bytes: float) -> str:
+    """A size for people."""
     return f"{num_bytes / _GIB:.3g} GiB"

@@ -1,7 +1,7 @@
 """What is known of the cost of stages: measured by earlier clips, and told for other shapes."""
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +13,13 @@ from rayreel.data.ledger import LedgerEntry
 from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
 from rayreel.pipelines.devices import Device
-from rayreel.runs.planning.shapes import DENOISING, Shape
+from rayreel.runs.planning.shapes import DENOISING, Kind, Shape
 
 FILE = "costs.json"
-TEXT = "text"
-"""Shape of a text to encode: they all take about as long."""
-WRITTEN = "text, written first"
-"""Shape of a text that the language model writes out before it is encoded."""
+TEXT: Kind = "text"
+"""Kind, and shape, of a text to encode: they all take about as long."""
+WRITTEN: Kind = "written text"
+"""The same of a text that the language model writes out before it is encoded."""
 
 Basis = Literal["measured", "scaled", "unknown"]
 
@@ -35,24 +35,48 @@ def device_label(device: Device, hardware: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """What one item took in one stage.
+class Item:
+    """What a cost is asked for.
 
     Attributes:
         stage: Name of the stage.
         shape: Name of the item's shape.
-        device: As ``device_label`` says it.
-        batch: Items that were worked on together.
-        seconds: The item's share of the time.
+        kind: Of the shape.
         work: As of ``Shape``; 1 for texts.
     """
 
     stage: StageName
     shape: str
+    kind: Kind
+    work: float = 1.0
+
+    @classmethod
+    def clip(cls, stage: StageName, shape: Shape) -> "Item":
+        """A clip in a stage that it goes through."""
+        return cls(stage=stage, shape=shape.name, kind=shape.kind, work=shape.work[stage])
+
+    @classmethod
+    def text(cls, *, written: bool = False) -> "Item":
+        """A text to encode, perhaps written out first."""
+        kind = WRITTEN if written else TEXT
+        return cls(stage="text", shape=kind, kind=kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What one item took in one stage.
+
+    Attributes:
+        item: In a stage.
+        device: As ``device_label`` says it.
+        batch: Items that were worked on together.
+        seconds: The item's share of the time.
+    """
+
+    item: Item
     device: str
     batch: int
     seconds: float
-    work: float = 1.0
 
 
 class StageCost(StrictModel):
@@ -60,6 +84,7 @@ class StageCost(StrictModel):
 
     stage: StageName
     shape: str
+    kind: Kind
     device: str
     batch: int = Field(ge=1, description="items that were worked on together")
     seconds: float = Field(ge=0, description="of one item, the median")
@@ -80,7 +105,7 @@ class Cost(StrictModel):
 
     seconds: float | None = Field(default=None, description="none where nothing is known")
     basis: Basis = "unknown"
-    source: str = Field(default="", description="batch and shape that it was measured with")
+    batch: int | None = Field(default=None, description="that it was measured with")
 
 
 class CostBook(StrictModel):
@@ -88,22 +113,28 @@ class CostBook(StrictModel):
 
     stages: tuple[StageCost, ...] = ()
     files: tuple[FileCost, ...] = ()
+    starts: dict[str, float] = Field(
+        default_factory=dict, description="seconds until a pool's actors are ready, by pool"
+    )
 
     @classmethod
     def of(
         cls,
         observations: Iterable[Observation],
         sizes: Iterable[tuple[str, int]] = (),
+        starts: Mapping[str, float] | None = None,
     ) -> "CostBook":
         """The medians of single measurements.
 
         Args:
             observations: Of stages.
-            sizes: Shapes and bytes of files.
+            sizes: Names of shapes, and bytes of files.
+            starts: Seconds until a pool's actors were ready, by pool.
         """
         seen: dict[tuple[StageName, str, str, int], list[Observation]] = {}
         for one in observations:
-            seen.setdefault((one.stage, one.shape, one.device, one.batch), []).append(one)
+            key = (one.item.stage, one.device, one.item.shape, one.batch)
+            seen.setdefault(key, []).append(one)
         files: dict[str, list[int]] = {}
         for shape, num_bytes in sizes:
             files.setdefault(shape, []).append(num_bytes)
@@ -112,18 +143,20 @@ class CostBook(StrictModel):
                 StageCost(
                     stage=stage,
                     shape=shape,
+                    kind=found[0].item.kind,
                     device=device,
                     batch=batch,
                     seconds=statistics.median(one.seconds for one in found),
-                    work=found[0].work,
+                    work=found[0].item.work,
                     samples=len(found),
                 )
-                for (stage, shape, device, batch), found in sorted(seen.items())
+                for (stage, device, shape, batch), found in sorted(seen.items())
             ),
             files=tuple(
                 FileCost(shape=shape, num_bytes=statistics.median(found), samples=len(found))
                 for shape, found in sorted(files.items())
             ),
+            starts=dict(starts or {}),
         )
 
     def merged(self, other: "CostBook") -> "CostBook":
@@ -139,6 +172,7 @@ class CostBook(StrictModel):
         return CostBook(
             stages=tuple(stages[key] for key in sorted(stages)),
             files=tuple(files[key] for key in sorted(files)),
+            starts={**self.starts, **other.starts},
         )
 
     def save(self, storage: Storage) -> None:
@@ -178,38 +212,31 @@ class CostBook(StrictModel):
         common = set.intersection(*map(set, found)) if found else set()
         return {batch: sum(costs[batch] for costs in found) for batch in sorted(common)}
 
-    def cost(
-        self, stage: StageName, device: str, *, batch: int, shape: str, work: float = 1.0
-    ) -> Cost:
+    def cost(self, item: "Item", device: str, batch: int) -> Cost:
         """What is expected of an item.
 
         Args:
-            stage: Name of the stage.
+            item: In a stage.
             device: As ``device_label`` says it.
             batch: Items that will be worked on together.
-            shape: Name of the item's shape.
-            work: As of ``Shape``; 1 for texts.
 
         Returns:
             What was measured of the shape, at this batch size or at the nearest one; else what
-            follows from the shape with the nearest amount of work.
+            follows from the shape of its kind with the nearest amount of work.
         """
-        known = [cost for cost in self.stages if (cost.stage, cost.device) == (stage, device)]
-        own = [cost for cost in known if cost.shape == shape]
+        known = [cost for cost in self.stages if (cost.stage, cost.device) == (item.stage, device)]
+        own = [cost for cost in known if cost.shape == item.shape]
         if own:
             best = min(own, key=lambda cost: (_ratio(cost.batch, batch), cost.batch))
-            return Cost(seconds=best.seconds, basis="measured", source=f"batch {best.batch}")
-        # Writing a text out takes very much longer than to encode it: they say nothing of another.
-        known = [cost for cost in known if WRITTEN not in {cost.shape, shape}]
+            return Cost(seconds=best.seconds, basis="measured", batch=best.batch)
+        known = [cost for cost in known if cost.kind == item.kind]
         if not known:
             return Cost()
-        best = min(known, key=lambda c: (_ratio(c.work, work), _ratio(c.batch, batch), c.shape))
-        factor = work / best.work
-        return Cost(
-            seconds=best.seconds * factor,
-            basis="scaled",
-            source=f"{best.shape}, batch {best.batch}, times {factor:.3g}",
+        best = min(
+            known, key=lambda c: (_ratio(c.work, item.work), _ratio(c.batch, batch), c.shape)
         )
+        seconds = best.seconds * item.work / best.work
+        return Cost(seconds=seconds, basis="scaled", batch=best.batch)
 
     def file_bytes(self, shape: Shape) -> tuple[float, Basis]:
         """Size of a clip's file, and how it is known: measured, or no more than a guess."""
@@ -220,7 +247,7 @@ class CostBook(StrictModel):
 
 
 def observe(
-    entry: LedgerEntry, shape: Shape, devices: dict[StageName, str], batch: int
+    entry: LedgerEntry, shape: Shape, devices: Mapping[StageName, str], batch: int
 ) -> Iterator[Observation]:
     """What a finished clip tells of the stages.
 
@@ -230,16 +257,14 @@ def observe(
         devices: Of the stages, as ``device_label`` says them.
         batch: Clips that were denoised together.
     """
-    for stage, work in shape.work.items():
+    for stage in shape.work:
         # What passes through a stage that it does not need is no measurement.
         if stage in entry.seconds and stage in devices:
             yield Observation(
-                stage=stage,
-                shape=shape.name,
+                item=Item.clip(stage, shape),
                 device=devices[stage],
                 batch=batch if stage in DENOISING else 1,
                 seconds=entry.seconds[stage],
-                work=work,
             )
 
 

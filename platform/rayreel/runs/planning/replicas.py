@@ -13,6 +13,7 @@ _FUSED_PREFERRED = 0.95
 _FOLLOWED = 1000
 
 Placement = Literal["fused", "split"]
+PLACEMENTS: tuple[Placement, ...] = ("split", "fused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,35 +163,35 @@ def allocation(loads: Sequence[Load], replicas: Mapping[str, int]) -> Allocation
 
 
 def choose_placement(
-    split: Allocation | None, fused: Allocation | None, unfit: Mapping[Placement, str]
+    options: Mapping[Placement, Allocation | None], unfit: Mapping[Placement, str]
 ) -> tuple[Placement, str]:
     """The better of both; fused where it is about as fast.
 
     Args:
-        split: ``None`` if the cluster cannot hold it.
-        fused: Likewise.
+        options: Both placements; ``None`` where the cluster cannot hold the actors.
         unfit: Placements that a device has too little memory for, and why.
 
     Returns:
         The placement and the reason, a sentence. With neither possible it is ``split``, whose
         actors are the smaller ones.
     """
-    told = {
-        "split": split and f"{_told(split)} clips/s",
-        "fused": fused and f"{_told(fused)} clips/s",
+    out: dict[Placement, str] = {}
+    for name, found in options.items():
+        if name in unfit:
+            out[name] = unfit[name]
+        elif found is None:
+            out[name] = "the cluster cannot hold its actors"
+    told: dict[Placement, str] = {
+        name: f"{_told(found)} clips/s" for name, found in options.items() if found
     }
-    why_not = {name: unfit.get(name, "the cluster cannot hold it") for name in told}
-    can = {
-        "split": split if "split" not in unfit else None,
-        "fused": fused if "fused" not in unfit else None,
-    }
-    if can["split"] is None and can["fused"] is None:
-        return "split", f"neither fits: split: {why_not['split']}; fused: {why_not['fused']}"
-    if can["split"] is None:
-        return "fused", f"fused: {told['fused']}; split is out: {why_not['split']}"
-    if can["fused"] is None:
-        return "split", f"split: {told['split']}; fused is out: {why_not['fused']}"
-    if can["fused"].throughput >= _FUSED_PREFERRED * can["split"].throughput:
+    split, fused = options["split"], options["fused"]
+    if len(out) == 2:
+        return "split", f"neither placement fits: split: {out['split']}; fused: {out['fused']}"
+    if "split" in out or split is None:
+        return "fused", f"fused: {told['fused']}; split is out: {out['split']}"
+    if "fused" in out or fused is None:
+        return "split", f"split: {told['split']}; fused is out: {out['fused']}"
+    if fused.throughput >= _FUSED_PREFERRED * split.throughput:
         return "fused", f"fused: {told['fused']}, split: {told['split']}"
     return "split", f"split: {told['split']}, fused: {told['fused']}"
 

@@ -1,6 +1,7 @@
 """Shapes: what clips have in common that take equally long."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.jobs import StageName
@@ -12,6 +13,8 @@ from rayreel.pipelines.chunks import is_chained, plan_chunks
 from rayreel.types import AudioLatentShape, VideoLatentShape
 
 DENOISING: tuple[StageName, ...] = ("stage1", "stage2")
+Kind = Literal["video", "sound", "image", "text", "written text"]
+
 RENDER_STAGES: tuple[StageName, ...] = (*DENOISING, "decode")
 
 # Multiplications of a block per token: 14 width^2 in its projections, and 2 tokens width in the
@@ -30,8 +33,9 @@ class Shape:
 
     Attributes:
         name: For people, and the key of measured costs.
+        kind: ``video``, ``sound`` or ``image``: costs of one kind tell nothing of another.
         work: Of each stage that such a clip goes through, in a unit that is the same for all shapes
-            (and for both denoising stages), so that costs of one shape tell those of another.
+            of its kind (and for both denoising stages).
         batched: Whether such clips can share a batch.
         file_bytes: Size of a clip's file, a rough guess.
         latent_bytes: Size of its latents, if they are kept as bfloat16.
@@ -39,6 +43,7 @@ class Shape:
     """
 
     name: str
+    kind: Kind
     work: dict[StageName, float]
     batched: bool
     file_bytes: float
@@ -93,6 +98,7 @@ def shape_of(request: RenderRequest, files: ModelFiles) -> Shape:
     work["decode"] = float(pixels) or request.duration_s
     return Shape(
         name=shape_name(request),
+        kind=("video" if request.video else "sound") if kind.traits.stages > 0 else "image",
         work=work,
         batched=not chained and kind.traits.stages > 0,
         file_bytes=_file_bytes(request, pixels),
