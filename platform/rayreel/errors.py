@@ -7,6 +7,7 @@
     ├── CheckpointError    a weight file is missing, damaged or does not belong
     ├── ClusterError       the cluster cannot hold the job, or lost it
     ├── RunStopped         more failed than the error budget allows
+    ├── StorageError       the storage of a run does not answer; nothing is lost
     ├── Cancelled          someone asked the work to stop; nothing is wrong
     └── ItemError          one item cannot be done; the others go on
         └── MediaError     an image, video or audio file cannot be read or written
@@ -33,6 +34,10 @@ class ClusterError(RayreelError):
 
 class RunStopped(RayreelError):  # noqa: N818 - a limit that was asked for
     """More items failed than the error budget allows."""
+
+
+class StorageError(RayreelError):
+    """The storage of a run does not answer; what was reported finished is not lost."""
 
 
 class Cancelled(RayreelError):  # noqa: N818 - a request that was met, not a fault

@@ -1,16 +1,13 @@
+import os
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from rayreel.data.storage import Storage
-
-
-@pytest.fixture(params=["local", "brackets", "object store"])
-def storage(request, tmp_path) -> Storage:
-    if request.param == "object store":
-        return Storage(f"memory://{uuid4().hex}")
-    return Storage(tmp_path / ("run [1] *" if request.param == "brackets" else "run"))
 
 
 def test_what_is_written_is_read_back(storage):
@@ -112,3 +109,85 @@ def test_a_copy_in_another_process_sees_the_same_files(tmp_path):
     storage = Storage(tmp_path)
     pickle.loads(pickle.dumps(storage)).write_bytes("a", b"1")
     assert storage.read_bytes("a") == b"1"
+
+
+def test_only_one_of_many_writers_creates_a_file(storage):
+    start = threading.Barrier(16)
+
+    def create(number):
+        start.wait()
+        return storage.create_bytes("ledger/a", b"%d" % number)
+
+    with ThreadPoolExecutor(16) as writers:
+        won = list(writers.map(create, range(16)))
+    assert won.count(True) == 1
+    assert storage.read_bytes("ledger/a") == b"%d" % won.index(True)
+    assert storage.names("ledger") == ["ledger/a"]
+
+
+def test_stores_are_asked_whether_creates_are_exclusive(storage, monkeypatch):
+    assert storage.honours_create()
+    assert storage.names("x") == []
+    monkeypatch.setattr(
+        storage, "create_bytes", lambda name, data: not storage.write_bytes(name, data)
+    )
+    assert not storage.honours_create()
+
+
+def stage(storage: Storage, name: str, data: bytes, *, replace: bool) -> Path:
+    with storage.local_staging(name, replace=replace) as path:
+        path.write_bytes(data)
+    return path
+
+
+def test_a_staged_file_that_may_not_replace_is_thrown_away(storage):
+    stage(storage, "v/a.mp4", b"first", replace=False)
+    with pytest.raises(FileExistsError):
+        stage(storage, "v/a.mp4", b"second", replace=False)
+    assert storage.read_bytes("v/a.mp4") == b"first"
+    assert not stage(storage, "v/a.mp4", b"third", replace=True).exists()
+    assert storage.read_bytes("v/a.mp4") == b"third"
+    if folder := storage.local_path("v"):
+        assert [path.name for path in folder.iterdir()] == ["a.mp4"]
+
+
+def test_files_of_many_parts_are_created_once(s3_server, tmp_path, monkeypatch):
+    monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: 5 * 2**20)
+    storage, data = Storage(f"{s3_server.url}/{uuid4().hex}"), os.urandom(2**20) * 11
+    stage(storage, "a.mp4", data, replace=False)
+    with pytest.raises(FileExistsError):
+        stage(storage, "a.mp4", data[::-1], replace=False)
+    assert storage.size("a.mp4") == len(data)
+    assert storage.read_bytes("a.mp4") == data
+
+
+def test_sizes_are_told(storage):
+    storage.write_bytes("v/a", b"12345")
+    assert storage.size("v/a") == 5
+    for missing in ("v/b", "v"):
+        with pytest.raises(FileNotFoundError):
+            storage.size(missing)
+
+
+def test_removed_files_are_gone_and_missing_ones_are_fine(storage):
+    for name in ("v/a", "v/b", "v/c"):
+        storage.write_bytes(name, b"")
+    storage.remove(["v/a", "v/c", "v/none", "w/none"])
+    assert storage.names("v") == ["v/b"]
+
+
+def test_files_that_may_be_missing_are_left_out(storage):
+    storage.write_bytes("a", b"1")
+    assert storage.read_many(["a", "b"], missing_ok=True) == {"a": b"1"}
+    with pytest.raises(FileNotFoundError):
+        storage.read_many(["a", "b"])
+
+
+def test_a_folder_without_hard_links_says_so(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(PermissionError) as caught:
+        Storage(tmp_path).create_bytes("a", b"")
+    assert "needs hard links" in caught.value.__notes__[0]
