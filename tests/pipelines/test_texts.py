@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -216,3 +218,17 @@ def test_the_language_model_is_not_loaded_for_known_texts(records):
     )
     assert first.loads == ("TextEncoder",)
     assert second.loads == ("TextConnectors",)
+
+
+def test_keys_of_texts_need_no_language_model_library():
+    """Whoever denoises asks for them."""
+    code = (
+        "import sys; from rayreel.checkpoints.tiny import locate_model\n"
+        "from rayreel.checkpoints.files import ModelFiles\n"
+        "from rayreel.data.storage import Storage; from rayreel.data.store import RecordStore\n"
+        "from rayreel.pipelines.texts import TextStore\n"
+        "store = TextStore(RecordStore(Storage('memory://a')), ModelFiles(locate_model('tiny')))\n"
+        "store.key('A fox.')\n"
+        "assert 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -192,8 +192,10 @@ class TextEncoderFiles:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Names in the files by name in the network."""
-        rules = _LAYOUTS[self.config.model_type]
+        """Names in the files by name in the network; raises ``CheckpointError`` as ``config``."""
+        # Of models that are known, without the slow import.
+        kind = self.model_type if self.model_type in _LAYOUTS else self.config.model_type
+        rules = _LAYOUTS[kind]
         return {new: old for old in self.file.names if (new := keys.rename(old, rules))}
 
 
