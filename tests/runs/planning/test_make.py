@@ -123,6 +123,11 @@ def test_storage_is_measured_or_said_to_be_guessed(plan):
     assert plan().latent_bytes == 0 < plan(keep_latents=True).latent_bytes
 
 
+def test_with_nothing_left_there_is_nothing_to_plan(files):
+    with pytest.raises(ValueError, match="no clip is left"):
+        make_plan(spec(), files, [], COUNTS, EIGHT, CostBook())
+
+
 def test_a_batch_size_of_the_spec_is_taken(plan):
     made = plan("fused", workers={"batch_size": 2})
     assert set(made.batch_sizes.values()) == {2}

@@ -99,11 +99,16 @@ def make_plan(
     Args:
         spec: Placement, limits of the pools and batch sizes.
         files: The model; only headers are read.
-        shapes: Of ``count_shapes``, for the clips that are left; not empty.
+        shapes: Of ``count_shapes``, for the clips that are left.
         counts: What the list holds.
         cluster: What there is to render on.
         book: What is known of costs.
+
+    Raises:
+        ValueError: If no clip is left.
     """
+    if not shapes:
+        raise ValueError("no clip is left, so there is nothing to plan; expected one shape or more")
     planner = Planner(spec, files, shapes, cluster, book)
     placement, reason, option = planner.choose()
     notes = [*option.doubts, *([option.unfit] if option.unfit else [])]

@@ -126,11 +126,10 @@ class Planner:
 
     def choose(self) -> tuple[Placement, str, Option]:
         """The placement that the spec names or the better one, why, and what it comes to."""
-        options: dict[Placement, Option] = {}
         for placement in PLACEMENTS:
-            options[placement] = self.option(placement)
             if placement == self.spec.placement:
-                return placement, "the spec says so", options[placement]
+                return placement, "the spec says so", self.option(placement)
+        options = {placement: self.option(placement) for placement in PLACEMENTS}
         unfit = {name: option.unfit for name, option in options.items() if option.unfit}
         if all(option.known for option in options.values()):
             found = {name: option.found for name, option in options.items()}
