@@ -1,6 +1,7 @@
 """The ``rayreel`` command: parses, calls, prints.
 
-Exit codes: 0 all done, 1 some items failed and all others are done, 2 bad input or environment.
+Exit codes: 0 all done, 1 some items failed and all others are done, 2 bad input or environment, 3
+the error budget was spent.
 
 Commands import what they run themselves: PyTorch, transformers and Ray take ten seconds, and help
 and mistyped options shall not wait for them.
@@ -59,6 +60,17 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _share(text: str) -> float:
+    """A share of a whole: ``5%`` or ``0.05``."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"{text!r} is no share; expected 0% to 100%, or 0 to 1")
+    return share
+
+
 @app.callback(epilog=_example("rayreel render manifests/demo.yaml"))
 def options(
     version: Annotated[
@@ -95,22 +107,38 @@ def render_command(
             "--model", metavar="MODEL", help="folder of weight files, model spec (YAML), or tiny"
         ),
     ] = None,
+    retry: Annotated[
+        Literal["none", "failed"],
+        typer.Option("--retry", help="failed: try the clips again that have failed, and no others"),
+    ] = "none",
+    error_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--error-budget",
+            metavar="SHARE",
+            parser=_share,
+            help="stop when more of the clips have failed than this, such as 5% or 0.05",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, render nothing")
     ] = False,
 ) -> int:
-    """Render a prompt list to MP4 files with sound. Run it again to finish what was interrupted."""
+    """Render a prompt list to MP4 files with sound. Run it again to finish what was interrupted.
+
+    Exit codes: 0 every row has a clip, 1 some failed, 2 something is wrong, 3 too many failed.
+    """
     from rayreel.runs.render import plan, render
     from rayreel.runs.spec import read_render_spec
 
     job = read_render_spec(spec, set_ or (), output, model)
+    if error_budget is not None:
+        job = job.model_copy(update={"error_budget": error_budget})
     if dry_run:
         _, rows = plan(job)
-        print(
-            f"{len(rows)} rows, {len({row.item_id for row in rows})} clips: all of them are valid"
-        )
+        print(f"{len(rows)} rows, {rows.num_clips} clips: all of them are valid")
         return 0
-    summary = render(job)
+    summary = render(job, retry=retry)
     print(f"{summary}\n{summary.gallery}")
     return summary.exit_code
 

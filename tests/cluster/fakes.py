@@ -1,6 +1,7 @@
 """Ten-line stages, and a count of what they did that outlives their process."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Counting:
 
     notes: Path
     name: str = "counting"
+    loads: tuple[str, ...] = ()
 
     def setup(self):
         pass
@@ -35,16 +37,43 @@ class Counting:
 
 @dataclass
 class Deadly(Counting):
-    """Takes its process along: on some items the first time, on others every time."""
+    """Takes its process along: on one item every time, or before there is any."""
 
     name: str = "deadly"
+    at: str = "call"
+
+    def setup(self):
+        if self.at == "setup":
+            os._exit(1)
 
     def __call__(self, batch):
         results = super().__call__(batch)
-        calls = self.notes.read_text().split()
-        if any(i.item_id == "deadly" or calls.count(i.item_id) == 1 for i in batch):
+        if any(item.item_id == "deadly" for item in batch):
             os._exit(1)
         return results
+
+
+@dataclass
+class Hanging(Counting):
+    """Never comes back."""
+
+    name: str = "hanging"
+
+    def __call__(self, batch):
+        time.sleep(1000)
+        return list(batch)
+
+
+@dataclass
+class Slow(Counting):
+    """Takes its time, and notes which process it was."""
+
+    name: str = "slow"
+
+    def __call__(self, batch):
+        self.note(str(os.getpid()))
+        time.sleep(0.5)
+        return list(batch)
 
 
 @dataclass
@@ -53,6 +82,7 @@ class Broken:
 
     where: str
     name: str = "broken"
+    loads: tuple[str, ...] = ()
 
     def setup(self):
         if self.where == "setup":

@@ -11,7 +11,7 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import RenderSpec
 from rayreel.config.request import RenderRequest
 from rayreel.media.video import read_clip
-from rayreel.runs.pools import choose_devices, make_pools
+from rayreel.runs.pools import choose_devices, render_pools
 from rayreel.stages.base import RenderItem, Result, run_stage
 from tests.pipelines.small import resolved
 from tests.runs.test_pools import LAPTOP
@@ -37,7 +37,7 @@ def _frames(output: Path, batch_size: int) -> Tensor:
         for seed in range(4)
     ]
     spec = RenderSpec(prompts="unread", output=str(output))
-    (pool,) = make_pools(spec, choose_devices(spec, items, LAPTOP), LAPTOP)
+    (pool,) = render_pools(spec, choose_devices(spec, [request], LAPTOP), LAPTOP)
     for stage in pool.stages:
         stage.setup()
     for start in range(0, len(items), batch_size):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pyarrow.parquet as pq
 import pytest
 
-from rayreel.cluster.data import Pool
+from rayreel.cluster.pool import Pool
 from rayreel.media.container import probe
 from rayreel.media.video import read_clip
 from rayreel.runs import render
@@ -154,8 +154,10 @@ def test_a_graph_that_does_not_fit_is_refused_by_the_name_of_its_stage(ray_clust
 
 
 def test_a_stage_that_cannot_load_its_weights_ends_the_job(ray_cluster, tmp_path, monkeypatch):
-    pool = Pool(stages=(Broken("setup"),), replicas=1, batch_size=1, cpus=1, gpus=0)
-    monkeypatch.setattr(render, "make_pools", lambda *_: [pool])
+    pool = Pool(
+        stages=(Broken("setup"),), replicas=1, max_replicas=1, batch_size=None, cpus=1, gpus=0
+    )
+    monkeypatch.setattr(render, "render_pools", lambda *_: [pool])
     said = write_job(tmp_path, GOOD_ROWS[:1]).render()
     assert said.exit_code == 2
     assert "weights.safetensors does not exist" in said.stderr

@@ -21,18 +21,33 @@ _OWN_CLUSTER = {
 
 
 @dataclass(frozen=True)
+class Node:
+    """Logical resources of one node, held or not.
+
+    Attributes:
+        cpus: CPUs.
+        gpus: GPUs.
+        resources: Names of its other resources.
+    """
+
+    cpus: float
+    gpus: float
+    resources: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Capacity:
     """Logical resources of the cluster.
 
     Attributes:
         cpus: CPUs that no running job holds.
         gpus: GPUs that no running job holds.
-        nodes: CPUs and GPUs of each node, held or not.
+        nodes: All that are alive.
     """
 
     cpus: float
     gpus: float
-    nodes: tuple[tuple[float, float], ...]
+    nodes: tuple[Node, ...]
 
 
 @contextmanager
@@ -81,7 +96,9 @@ def capacity() -> Capacity:
     return Capacity(
         cpus=free.get("CPU", 0),
         gpus=free.get("GPU", 0),
-        nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes),
+        nodes=tuple(
+            Node(node.get("CPU", 0.0), node.get("GPU", 0.0), frozenset(node)) for node in nodes
+        ),
     )
 
 

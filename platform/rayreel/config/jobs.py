@@ -243,6 +243,11 @@ class RenderSpec(ModelSetup):
         description="folder or URI of encoded and written prompts, which jobs may share; by default "
         "the output",
     )
+    traces: str | None = Field(
+        default=None,
+        description="where OpenTelemetry spans of every clip go: a collector's http address, or a "
+        "local folder; by default what OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere",
+    )
     wave: int = Field(
         default=4096,
         ge=1,

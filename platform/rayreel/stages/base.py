@@ -138,6 +138,10 @@ class Stage(Protocol[ItemT]):
     def name(self) -> str:
         """Name in specs, ledgers and logs."""
 
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Classes of the networks that this process has built so far."""
+
     def setup(self) -> None:
         """Load what the stage needs."""
 

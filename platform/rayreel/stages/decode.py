@@ -55,6 +55,11 @@ class DecodeStage:
     _ledger: Ledger = field(init=False, repr=False)
     _relief: Relief = field(init=False, repr=False)
 
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Classes of the networks that this process has built so far."""
+        return self._models.loads
+
     def setup(self) -> None:
         """Load the video decoder."""
         self._models = ledger_for(self.model, self.device, self.memory)

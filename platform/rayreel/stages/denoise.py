@@ -46,6 +46,11 @@ class _DenoisingStage:
     _texts: TextStore = field(init=False, repr=False)
     _relief: Relief = field(init=False, repr=False)
 
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Classes of the networks that this process has built so far."""
+        return self._ledger.loads
+
     def setup(self) -> None:
         """Open the weight files; a batch loads the networks that its pipeline asks for first."""
         self._ledger = ledger_for(self.model, self.device, self.memory)

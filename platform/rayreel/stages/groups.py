@@ -56,10 +56,10 @@ def in_groups(
 ) -> list[ItemT | ItemFailure]:
     """Do the work of a stage for groups of like items, so that one bad item costs one item.
 
-    A group that fails is done again item by item, and the items that fail alone become failures. One
-    that runs out of memory is done again by halves, then with whatever relief the stage has.
-    Weights that do not load, and a run directory that does not answer, are not the fault of an item:
-    these errors go on to the caller.
+    A group that fails is done again item by item, and the items that fail alone become failures.
+    One that runs out of memory is done again by halves, then with whatever relief the stage has.
+    Weights that do not load, and a run directory that does not answer, are not the fault of an
+    item: these errors go on to the caller.
 
     Args:
         name: The stage.
@@ -124,7 +124,7 @@ class _Group(Generic[ItemT]):
             return self.work(items)
         except (CheckpointError, StorageError):
             raise
-        except Exception as error:  # noqa: BLE001 - the boundary of an item; it becomes a failure
+        except Exception as error:
             what = f"item {items[0].item_id}" if len(items) == 1 else f"{len(items)} items"
             log.warning("%s: %s failed", self.name, what, exc_info=True)
             traceback.clear_frames(error.__traceback__)

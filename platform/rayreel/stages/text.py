@@ -48,6 +48,11 @@ class TextStage:
     _texts: TextStore = field(init=False, repr=False)
     _relief: Relief = field(init=False, repr=False)
 
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Classes of the networks that this process has built so far."""
+        return self._ledger.loads
+
     def setup(self) -> None:
         """Open the weight files; the encoder loads with the first text that is not known."""
         self._ledger = ledger_for(self.model, self.device, self.memory)

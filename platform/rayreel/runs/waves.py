@@ -1,0 +1,217 @@
+"""The work of a render job: wave after wave of clips, their texts first, and failures once more."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.cluster.board import Board
+from rayreel.cluster.data import run
+from rayreel.cluster.metrics import RunMetrics
+from rayreel.cluster.pool import Pool
+from rayreel.cluster.telemetry import Telemetry
+from rayreel.cluster.tracing import Tracer
+from rayreel.config.jobs import RenderSpec
+from rayreel.data.lease import Lease
+from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry, worker_name
+from rayreel.data.storage import Storage
+from rayreel.data.store import RecordStore
+from rayreel.pipelines.chunks import num_chunks
+from rayreel.pipelines.texts import TextStore
+from rayreel.runs.batches import Size, like_batches
+from rayreel.runs.budget import ErrorBudget
+from rayreel.runs.progress import Progress
+from rayreel.runs.requests import PlannedRow
+from rayreel.stages.base import ItemFailure, RenderItem, StageItem, TextItem
+from rayreel.stages.text import is_written_before, needed_texts
+
+# The first clips shall be there soon; later waves are larger, as workers start anew for each.
+_FIRST_WAVE = 64
+_GROWTH = 4
+# Before the second try, the third, and all further ones.
+_BACK_OFF_S = (2.0, 10.0, 60.0)
+_TEXTS = 8
+
+log = logging.getLogger(__name__)
+
+
+def in_waves(rows: Iterable[PlannedRow], largest: int) -> Iterator[list[PlannedRow]]:
+    """Rows of different clips, so many at a time as are prepared together."""
+    seen: set[str] = set()
+    wave: list[PlannedRow] = []
+    size = min(_FIRST_WAVE, largest)
+    for row in rows:
+        if row.item_id in seen:
+            continue
+        seen.add(row.item_id)
+        wave.append(row)
+        if len(wave) == size:
+            yield wave
+            wave, size = [], min(_GROWTH * size, largest)
+    if wave:
+        yield wave
+
+
+@dataclass
+class Waves:
+    """Renders waves of items, and keeps what is to be tried again.
+
+    Attributes:
+        spec: The job.
+        files: Its model.
+        storage: The run directory.
+        ledger: Of the run; what fails is recorded here, what is finished by the workers.
+        lease: That this driver is the only one.
+        board: Told by the workers what they are at.
+        telemetry: How the run is observed.
+        text: The pool that encodes texts, if any are needed.
+        pools: Those that render.
+        batch_size: Of like requests.
+        progress: Told of every clip that is finished.
+        budget: Of failures.
+    """
+
+    spec: RenderSpec
+    files: ModelFiles
+    storage: Storage
+    ledger: Ledger
+    lease: Lease
+    board: Board
+    telemetry: Telemetry
+    text: Pool | None
+    pools: Sequence[Pool]
+    batch_size: Size
+    progress: Progress
+    budget: ErrorBudget
+    again: list[RenderItem] = field(default_factory=list)
+    _metrics: RunMetrics = field(init=False)
+    _tracer: Tracer = field(init=False)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing is told yet."""
+        self._metrics = RunMetrics(self.telemetry.run)
+        self._tracer = Tracer(self.telemetry.run, self.telemetry.traces)
+
+    def render(self, wave: Sequence[PlannedRow], attempts: Sequence[int]) -> None:
+        """Render the clips of some rows.
+
+        Args:
+            wave: Rows of different clips.
+            attempts: Which try of each this is.
+
+        Raises:
+            ClusterError: If a stage is broken, or the cluster is lost.
+            RunStopped: If too many fail.
+        """
+        self._names |= {row.item_id: row.name for row in wave}
+        self._render(
+            [
+                RenderItem(
+                    item_id=row.item_id, request=row.request, notes=row.notes, attempt=attempt
+                )
+                for row, attempt in zip(wave, attempts, strict=True)
+            ]
+        )
+
+    def finish(self) -> None:
+        """Try again what failed and may go otherwise, until it is done or was tried often enough.
+
+        Raises:
+            ClusterError: As ``render`` does; and RunStopped.
+        """
+        for back_off_s in (*_BACK_OFF_S, *[_BACK_OFF_S[-1]] * self.spec.attempts):
+            if not self.again:
+                return
+            log.warning("%d clips are tried again in %.0f s", len(self.again), back_off_s)
+            time.sleep(back_off_s)
+            items, self.again = self.again, []
+            for start in range(0, len(items), self.spec.wave):
+                self._render(items[start : start + self.spec.wave])
+
+    def _render(self, items: list[RenderItem]) -> None:
+        time_factor = self.files.factors.time
+        self.progress.expect({i.item_id: num_chunks(i.request, time_factor) for i in items})
+        at_work = {item.item_id: item for item in self._with_texts(items)}
+        workers = self.pools[0].max_replicas
+        batches = like_batches(at_work.values(), self.batch_size, workers=workers)
+        if not batches:
+            return
+        started_ns = time.time_ns()
+        for result in run(batches, self.pools, self.board, self.telemetry):
+            self._tracer.item(started_ns, result)
+            self._finished(at_work.pop(result.item_id), result)
+
+    def _with_texts(self, items: Sequence[RenderItem]) -> list[RenderItem]:
+        """The items whose texts are in the store by now; those whose are not have failed."""
+        store = TextStore(RecordStore(Storage(self.spec.store or self.spec.output)), self.files)
+        time_factor = self.files.factors.time
+        needed = {item.item_id: needed_texts(item.request, time_factor) for item in items}
+        texts = {text for own in needed.values() for text in own}
+        unknown = sorted(texts - store.known(texts), key=len)
+        self._metrics.texts(hits=len(texts) - len(unknown), misses=len(unknown))
+        works = [TextItem(item_id=store.key(text), text=text) for text in unknown]
+        works += [
+            TextItem(item_id=item.item_id, text=item.request.prompt, request=item.request)
+            for item in items
+            if is_written_before(item.request)
+        ]
+        if not works:
+            return list(items)
+        assert self.text is not None, "somebody has texts"
+        size = self.text.batch_size or _TEXTS
+        batches = [works[start : start + size] for start in range(0, len(works), size)]
+        results = {
+            done.item_id: done for done in run(batches, [self.text], self.board, self.telemetry)
+        }
+        ready = []
+        for item in items:
+            keys = (item.item_id, *map(store.key, needed[item.item_id]))
+            own = [results[key] for key in keys if key in results]
+            if failures := [one for one in own if isinstance(one, ItemFailure)]:
+                self._finished(item, replace(failures[0], item_id=item.item_id, seed=item.seed))
+            else:
+                ready.append(_prepared(item, own[0]) if own else item)
+        return ready
+
+    def _finished(self, item: RenderItem, result: StageItem | ItemFailure) -> None:
+        """Record a failure, count a clip, or keep it for another try."""
+        self.lease.check()
+        if isinstance(result, ItemFailure):
+            failure = replace(result, attempt=item.attempt)
+            self.ledger.append(_failed_entry(failure))
+            if failure.retryable and item.attempt < self.spec.attempts:
+                self.again.append(replace(item, attempt=item.attempt + 1))
+                self._metrics.retry(failure.error)
+                return
+        failed = result if isinstance(result, ItemFailure) else None
+        progress = self.progress
+        progress.finish(item.item_id, failed, self._names.pop(item.item_id))
+        self._metrics.progress(left=progress.left, done=progress.done, failed=progress.failed)
+        self.budget.count(failed)
+
+
+def _prepared(item: RenderItem, text: TextItem) -> RenderItem:
+    """The item with what was found out about its prompt."""
+    prompts = (text.written,) if text.written else ()
+    return replace(item, prompts=prompts, notes=(*item.notes, *text.notes), seconds=text.seconds)
+
+
+def _failed_entry(failure: ItemFailure) -> LedgerEntry:
+    return LedgerEntry(
+        item_id=failure.item_id,
+        status="failed",
+        attempt=failure.attempt,
+        seconds={failure.stage: failure.seconds},
+        seed=failure.seed,
+        error=FailureRecord(
+            stage=failure.stage,
+            error=failure.error,
+            message=failure.message,
+            retryable=failure.retryable,
+        ),
+        worker=worker_name(),
+        finished_at=datetime.now(UTC),
+    )

@@ -1,0 +1,196 @@
+"""Whatever is killed, and whenever: a rerun ends with every clip, each made once."""
+
+import json
+import multiprocessing
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import yaml
+
+from rayreel.data.ledger import Ledger
+from rayreel.data.storage import Storage
+from tests.cluster.nodes import Cluster, cluster, wait, with_pid
+from tests.runs.conftest import DEFAULTS
+from tests.s3 import S3Server
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+ROWS_A_ROUND = 3
+SIZES = [{}, {"width": 96}, {"pipeline": "distilled"}, {"pipeline": "one_stage", "num_frames": 17}]
+POOLS = {
+    "placement": "split",
+    "workers": {"cpus": 0.5},
+    "stages": {"stage1": {"replicas": 2}},
+    # The same clip may well be at work when its worker is killed, time and again.
+    "attempts": 6,
+}
+
+
+@dataclass
+class Chaos:
+    """A job whose list grows, on a cluster where things die.
+
+    Attributes:
+        folder: Of spec and list.
+        output: The run directory.
+        nodes: The cluster.
+        s3: Server of the run directory, if it lies there.
+        rng: What decides when.
+    """
+
+    folder: Path
+    output: str
+    nodes: Cluster
+    s3: S3Server | None
+    rng: random.Random
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    kills: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def kinds(self) -> dict[str, Callable[["Driver"], bool]]:
+        """What can be killed; each says whether there was anything to kill."""
+        kinds = {
+            "driver": self.kill_driver,
+            "denoise": lambda driver: self.kill_worker(driver, "stage1"),
+            "decode": lambda driver: self.kill_worker(driver, "decode"),
+            "node": self.kill_node,
+        }
+        return kinds | ({"storage": self.kill_storage} if self.s3 else {})
+
+    def grow(self) -> None:
+        for _ in range(ROWS_A_ROUND):
+            number = len(self.rows)
+            prompt = f"A lantern in scene {number // 12}."
+            size = self.rng.choice(SIZES)
+            self.rows.append({"id": f"row{number}", "prompt": prompt, "seed": number, **size})
+        lines = "".join(f"{json.dumps(row)}\n" for row in self.rows)
+        (self.folder / "list.jsonl").write_text(lines)
+        spec = {"prompts": "list.jsonl", "defaults": DEFAULTS, **POOLS}
+        (self.folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+
+    def drive(self) -> "Driver":
+        return Driver(self.folder / "spec.yaml", self.output, self.nodes.address)
+
+    def kill_driver(self, driver: "Driver") -> bool:
+        driver.process.kill()
+        driver.process.join()
+        return driver.process.exitcode == -signal.SIGKILL
+
+    def kill_worker(self, driver: "Driver", stage: str) -> bool:
+        found = self.nodes.workers(f"({stage}")
+        if found:
+            with_pid(self.rng.choice(found).pid, signal.SIGKILL)
+        return bool(found)
+
+    def kill_node(self, driver: "Driver") -> bool:
+        node = self.nodes.nodes[1]
+        node.kill()
+        node.start()
+        return True
+
+    def kill_storage(self, driver: "Driver") -> bool:
+        assert self.s3
+        self.s3.kill()
+        time.sleep(self.rng.uniform(0, 2))
+        self.s3.restart()
+        return True
+
+    def written(self) -> dict[str, tuple[str, bytes]]:
+        """When every clip was written, and what it holds."""
+        storage = Storage(self.output)
+        found = {}
+        for name in storage.names("videos"):
+            file_system, path = fsspec.url_to_fs(storage.join(name), use_listings_cache=False)
+            moment = str(file_system.modified(path))
+            found[name] = moment, storage.read_bytes(name)
+        return found
+
+    def successes(self) -> Counter[str]:
+        """Lines of the ledger that say that a clip is done, by item."""
+        storage = Storage(self.output)
+        contents = storage.read_many(storage.names("ledger")).values()
+        lines = [json.loads(line) for data in contents for line in data.splitlines()]
+        return Counter(line["item_id"] for line in lines if line["status"] == "done")
+
+
+class Driver:
+    """`rayreel render` in a process of its own, forked from one that has imported everything."""
+
+    def __init__(self, spec: Path, output: str, address: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["rayreel.runs.render", "rayreel.cli"])
+        self.process = context.Process(target=_drive, args=(str(spec), output, address))
+        self.process.start()
+
+    @property
+    def ended(self) -> bool:
+        return self.process.exitcode is not None
+
+    def end(self) -> int:
+        self.process.join(300)
+        assert self.process.exitcode is not None, "the driver hangs"
+        return self.process.exitcode
+
+
+def _drive(spec: str, output: str, address: str) -> None:
+    import os  # noqa: PLC0415
+
+    os.environ |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    from rayreel.cli import main  # noqa: PLC0415
+
+    sys.argv = ["rayreel", "render", spec, "-o", output]
+    main()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def chaos(request, tmp_path) -> Iterator[Chaos]:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - shown where the test fails
+    rng = random.Random(seed)
+    s3 = request.getfixturevalue("s3_server") if request.param == "s3" else None
+    output = f"{s3.url}/kills-{seed}" if s3 else str(tmp_path / "run")
+    with cluster(3, 3, environment=s3.environment if s3 else None) as nodes:
+        yield Chaos(tmp_path, output, nodes, s3, rng)
+
+
+def test_after_any_kill_a_rerun_has_every_clip_once(chaos):
+    round_s = 15.0
+    while chaos.kills.total() < KILLS:
+        before = chaos.written()
+        chaos.grow()
+        kind = chaos.rng.choice(
+            [
+                k
+                for k in chaos.kinds
+                if chaos.kills[k] <= min(chaos.kills[other] for other in chaos.kinds)
+            ]
+        )
+        start, driver = time.monotonic(), chaos.drive()
+        moment = start + chaos.rng.uniform(0, round_s)
+        wait(lambda: driver.ended or time.monotonic() > moment, "the moment", poll_s=0.02)
+        killed = not driver.ended and chaos.kinds[kind](driver)
+        chaos.kills[kind] += killed
+        driver.end()
+        if not killed:
+            round_s = time.monotonic() - start
+        said = f"{kind} after {moment - start:.1f} s, kill {chaos.kills.total()}"
+        assert chaos.drive().end() == 0, said
+        after, successes = chaos.written(), chaos.successes()
+        assert len(after) == len(chaos.rows), said
+        assert successes == Counter(name_of(path) for path in after), said
+        assert {name: after[name] for name in before} == before, said
+        assert not Ledger(Storage(chaos.output)).read() - successes.keys(), said
+
+
+def name_of(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".mp4")
