@@ -5,6 +5,7 @@ gradients. They leave out the inputs, what kernels allocate inside, and what the
 to or keeps: leave a fifth of the device free. Attention is taken to store no scores.
 """
 
+import functools
 import math
 
 import torch
@@ -185,8 +186,12 @@ def _generator_bytes(config: VocoderConfig.Generator, frames: int, itemsize: int
 
 def _widened_generator_bytes(config: VocoderConfig.Generator, frames: int, itemsize: int) -> int:
     """Peak of a generator that computes in float32, whatever its weights are stored in."""
-    widened = 0
-    if itemsize < FLOAT32_BYTES:
-        with torch.device("meta"):
-            widened = sum(weight.numel() for weight in Generator(config).parameters())
+    widened = _generator_weights(config) if itemsize < FLOAT32_BYTES else 0
     return _generator_bytes(config, frames, FLOAT32_BYTES) + widened * FLOAT32_BYTES
+
+
+@functools.cache
+def _generator_weights(config: VocoderConfig.Generator) -> int:
+    """Elements of all weights; building the network takes a second, even without its memory."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in Generator(config).parameters())

@@ -1,11 +1,11 @@
 """Which clips are denoised together, and in which order batches go out."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import zip_longest
 
 from rayreel.config.request import RenderRequest
 from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.phases import batch_key
+from rayreel.runs.planning.order import interleaved
 from rayreel.stages.base import RenderItem
 
 Size = Callable[[RenderRequest], int]
@@ -15,7 +15,7 @@ Size = Callable[[RenderRequest], int]
 def like_batches(
     items: Iterable[RenderItem], size: Size, *, workers: int = 1
 ) -> list[list[RenderItem]]:
-    """Like items in batches, kinds taking turns, so that short clips do not wait for all long ones.
+    """Like items in batches, kinds mixed, so that short clips do not wait for all long ones.
 
     Args:
         items: Of one wave, each once.
@@ -29,12 +29,10 @@ def like_batches(
         kinds.setdefault(key, []).append(item)
     total = sum(map(len, kinds.values()))
     most = max(1, -(-total // workers))
-    return _in_turns([_cut(kind, min(size(kind[0].request), most)) for kind in kinds.values()])
+    return list(
+        interleaved([_cut(kind, min(size(kind[0].request), most)) for kind in kinds.values()])
+    )
 
 
 def _cut(items: Sequence[RenderItem], size: int) -> list[list[RenderItem]]:
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def _in_turns(kinds: Iterable[Sequence[list[RenderItem]]]) -> list[list[RenderItem]]:
-    return [batch for turn in zip_longest(*kinds) for batch in turn if batch is not None]
