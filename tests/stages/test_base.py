@@ -9,9 +9,9 @@ import torch
 from rayreel.config.jobs import MemorySpec
 from rayreel.errors import CheckpointError, ItemError
 from rayreel.stages.base import ItemFailure, RenderItem, TextItem, run_stage
-from rayreel.stages.groups import Relief, in_groups
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
+from rayreel.stages.groups import in_groups
 from rayreel.stages.text import TextStage
 from rayreel.types import Latents
 from tests.pipelines.small import DEVICE, small
@@ -23,6 +23,7 @@ class Work:
     """Counts attempts up; cannot do items whose name starts with ``bad``."""
 
     name = "work"
+    loads = ()
 
     def __init__(self):
         self.calls = []
