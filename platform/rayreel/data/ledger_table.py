@@ -72,7 +72,15 @@ class LedgerTable:
         ids = ids[order]
         counts = np.append(ids[1:] != ids[:-1], [True])[: len(ids)]
         self.ids: np.ndarray[tuple[int], np.dtype[np.bytes_]] = ids[counts]
-        self.table: pa.Table = _taken(whole, order[counts])
+        names, columns = whole.column_names, whole.columns
+        # Column by column, so that no two tables are held at once.
+        del whole
+        pa.default_memory_pool().release_unused()
+        rows, taken = pa.array(order[counts]), []
+        while columns:
+            taken.append(columns.pop(0).take(rows))
+            pa.default_memory_pool().release_unused()
+        self.table: pa.Table = pa.table(taken, names)
 
     def __len__(self) -> int:
         """Number of items."""
@@ -129,6 +137,7 @@ def parse(files: Mapping[str, bytes], shown: Callable[[str], str]) -> pa.Table:
     try:
         # New stages have seconds too.
         lines = _read(data, _LINES, unexpected="infer").select(_LINES.names)
+        pa.default_memory_pool().release_unused()
     except pa.ArrowException as error:
         raise _damage(files, shown, str(error)) from error
     if not all(content.endswith(b"\n") for content in files.values()) or not _is_sound(lines):
@@ -227,21 +236,14 @@ def _flat(lines: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _taken(table: pa.Table, rows: "np.ndarray[Any, Any]") -> pa.Table:
-    """Rows of a table, column by column, so that no two tables are held at once."""
-    names, columns = table.column_names, table.columns
-    del table
-    wanted, taken = pa.array(rows), []
-    while columns:
-        taken.append(columns.pop(0).take(wanted))
-    return pa.table(taken, names)
-
-
 def _entry(row: Mapping[str, Any]) -> LedgerEntry:
     given: dict[str, Any] = {name: value for name, value in row.items() if value is not None}
     seconds = given.pop("seconds", {})
     given["seconds"] = {name: value for name, value in seconds.items() if value is not None}
-    error: dict[str, Any] = {"error": given.pop("error", None), "stage": given.pop("error_stage", None)}
+    error: dict[str, Any] = {
+        "error": given.pop("error", None),
+        "stage": given.pop("error_stage", None),
+    }
     error |= {"message": given.pop("error_message", None)}
     error |= {"retryable": given.pop("error_retryable", False)}
     if error["error"] is not None:
