@@ -383,6 +383,21 @@ def test_every_mode_comes_back_from_the_list_of_failures(repository, tmp_path, c
     assert not [said for said in caplog.messages if "no effect" in said]
 
 
+def test_a_finished_clip_that_is_made_longer_is_named_by_its_files(repository, files, tmp_path):
+    first = Run(tmp_path / "first", plan_of(tmp_path / "list.jsonl", [row("boats")], files))
+    (boats,) = first.plan
+    entry = done(boats, 0)
+    first.append(entry)
+    clip = first.folder / str(entry.output)
+    clip.parent.mkdir()
+    shutil.copy(repository / "manifests/modes/harbour.mp4", clip)
+    extend = {"clip": boats.item_id, "run": str(first.folder), "direction": "backward"}
+    rows = [{"prompt": "Fog lifts.", "seconds": 1, "extend": extend}]
+    round_trip(plan_of(tmp_path / "more.jsonl", rows, files), tmp_path, files)
+    (line,) = map(json.loads, (tmp_path / "run/failed.jsonl").read_text().splitlines())
+    assert line["extend"] == {"path": str(clip), "direction": "backward"}
+
+
 OTHER_DEFAULTS = {
     "steps": 7,
     "crf": 1,

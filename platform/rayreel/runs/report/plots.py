@@ -129,7 +129,7 @@ def _stages(axes: "Axes", stage_seconds: Mapping[str, Sequence[float]]) -> None:
 def _bars(axes: "Axes", counts: Mapping[str, int]) -> None:
     names = list(counts)[::-1]
     drawn = axes.barh(names, [counts[name] for name in names], color=_BAD, height=0.6)
-    axes.bar_label(drawn, padding=4)
+    axes.bar_label(drawn, fmt="{:,.0f}", padding=4)
     axes.margins(x=0.08)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("clips")
@@ -138,6 +138,7 @@ def _bars(axes: "Axes", counts: Mapping[str, int]) -> None:
 def _batches(axes: "Axes", found: Statistics) -> None:
     sizes = sorted(found.batches)
     drawn = axes.bar([str(size) for size in sizes], [found.batches[s] for s in sizes], color=_FILL)
-    axes.bar_label(drawn, padding=2)
+    axes.bar_label(drawn, fmt="{:,.0f}", padding=2)
+    axes.margins(y=0.12)
     axes.set_xlabel("clips in the batch")
     axes.set_ylabel("clips")
