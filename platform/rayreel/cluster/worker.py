@@ -139,18 +139,18 @@ class Worker:
 
     def _work(self, items: Results) -> list[Any]:
         ids = [item.item_id for item in items]
-        results = items
+        results: list[Any] = items
         self._board.begin(ids)
         for stage in self._pool.stages:
             self._stage = stage.name
             self._board.at(stage.name)
             try:
                 with self._observer.batch(stage, results) as outcome:
-                    outcome += run_stage(stage, results)
+                    outcome.extend(run_stage(stage, results))
             except Exception as error:  # noqa: BLE001 - as above
                 self._broken = [_stop(f"stage {stage.name} is broken", error)]
                 return self._broken
-            results = outcome
+            results = [*outcome]
         self._board.end(self._pool.name, ids)
         return results
 

@@ -199,8 +199,10 @@ class ModelSetup(StrictModel):
     memory: MemorySpec = Field(
         default_factory=MemorySpec, description="what stays on a worker's device, by component"
     )
-    placement: Literal["fused", "split"] = Field(
-        default="fused", description="all stages in one actor, or each in a pool of its own"
+    placement: Literal["fused", "split", "auto"] = Field(
+        default="fused",
+        description="stages after the text in one actor, or each in a pool of its own; auto: "
+        "whichever is planned to be faster, with as many actors as pay",
     )
     workers: StageSpec = Field(
         default_factory=StageSpec, description="the fused actors, or every stage's where split"

@@ -115,6 +115,10 @@ class RecordStore:
             found += [_record(row) for row in rows if (row["kind"], row["text"]) == (kind, text)]
         return sorted(found, key=lambda record: record.created_at)
 
+    def is_empty(self) -> bool:
+        """Whether there is no record at all."""
+        return not self._storage.names(FOLDER)
+
     def put(self, *records: Record) -> None:
         """Keep records, as one part. Once this returns, they survive a crash.
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.compute as pc
 
+from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import LedgerTable
 from rayreel.runs.requests import PlannedRow, RowPlan
 
@@ -42,6 +43,10 @@ class Left:
     def rows(self) -> Iterator[PlannedRow]:
         """Their rows, in the order of the list."""
         return self._rows.rows(self._is_wanted)
+
+    def shapes(self) -> list[tuple[RenderRequest, int]]:
+        """What can share batches: an example of each kind, and how many clips of it are left."""
+        return self._rows.shapes(self._wanted)
 
     def attempt(self, item_id: str) -> int:
         """Which try of a clip the next one is."""

@@ -21,7 +21,7 @@ from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.networks import check_networks
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.cluster.board import Board
-from rayreel.cluster.connect import capacity, connected
+from rayreel.cluster.connect import Capacity, capacity, connected
 from rayreel.cluster.jobs import run_id
 from rayreel.cluster.pool import Pool, preflight
 from rayreel.cluster.telemetry import Telemetry
@@ -35,17 +35,21 @@ from rayreel.logs import log_settings
 from rayreel.pipelines.chunks import is_chained, num_chunks
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.image import image_faults
-from rayreel.runs.batches import Size
 from rayreel.runs.budget import ErrorBudget
+from rayreel.runs.forecast import cluster_of, forecast, placed
 from rayreel.runs.left import Left, Retry
+from rayreel.runs.measured import Measured
+from rayreel.runs.planning.costs import CostBook
+from rayreel.runs.planning.options import Cluster
+from rayreel.runs.planning.plan import Plan
+from rayreel.runs.planning.shapes import shape_name
+from rayreel.runs.planning.table import compare
 from rayreel.runs.pools import choose_devices, render_pools, text_pool
 from rayreel.runs.progress import following
 from rayreel.runs.report import write_report
 from rayreel.runs.requests import RowPlan, plan_rows
 from rayreel.runs.waves import Waves, in_waves
 
-# Denoised together where the spec leaves it open; gains are small beyond.
-_LARGEST_BATCH = 8
 # Lines of the ledger that are in files of their own before they are gathered.
 _COMPACT = 1000
 
@@ -127,25 +131,34 @@ def render(spec: RenderSpec, *, retry: Retry = "none") -> RenderSummary:
     start = time.monotonic()
     files, rows = plan(spec)
     storage = _opened(spec.output)
-    ledger, stopped = Ledger(storage), ""
+    ledger, stopped, comparison = Ledger(storage), "", None
     with Lease(storage) as lease:
         left = Left(rows, ledger.table(), retry=retry, attempts=spec.attempts)
         if left.clips:
             try:
-                _render(_Run(spec, files, rows, storage, ledger, lease), left)
+                comparison = _render(Run(spec, files, rows, storage, ledger, lease), left)
             except RunStopped as error:
                 stopped = str(error)
         ledger.compact()
         after = ledger.table()
         summary = _summary(rows, after, left, storage, stopped, time.monotonic() - start)
         title = PurePosixPath(spec.output).name
-        write_report(storage, rows, after, title=title, summary=str(summary))
+        write_report(storage, rows, after, title=title, summary=str(summary), comparison=comparison)
     return summary
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What is open while a run is at work."""
+class Run:
+    """What is open while a run is at work.
+
+    Attributes:
+        spec: The job.
+        files: Its model.
+        rows: Its list.
+        storage: Its directory.
+        ledger: What is finished.
+        lease: That nobody else drives it.
+    """
 
     spec: RenderSpec
     files: ModelFiles
@@ -154,49 +167,76 @@ class _Run:
     ledger: Ledger
     lease: Lease
 
+    @property
+    def store(self) -> Storage:
+        """Where texts and costs lie, which runs may share."""
+        return Storage(self.spec.store) if self.spec.store else self.storage
 
-def _render(run: _Run, left: Left) -> None:
-    requests = [request for request, _ in run.rows.shapes()]
+
+def plan_run(run: Run, left: Left, free: Capacity) -> tuple[Plan, Cluster]:
+    """What is left of a run, planned for a cluster.
+
+    Args:
+        run: The run; its placement may be left open.
+        left: Of its list.
+        free: What the cluster has.
+    """
+    devices = choose_devices(run.spec, [request for request, _ in left.shapes()], free)
+    cluster = cluster_of(free, devices)
+    book = CostBook.load(run.store)
+    return forecast(run.spec, run.files, run.rows, left, cluster, book), cluster
+
+
+def _render(run: Run, left: Left) -> str:
+    """Render what is left; returns what was planned beside what came of it."""
     with connected():
         free = capacity()
-        devices = choose_devices(run.spec, requests, free)
-        text = text_pool(run.spec, devices["text"], free) if "text" in devices else None
-        pools = render_pools(run.spec, devices, free)
+        plan, cluster = plan_run(run, left, free)
+        plan.save(run.storage)
+        spec, devices = placed(run.spec, plan), cluster.devices
+        text = text_pool(spec, devices["text"], free) if "text" in devices else None
+        pools = render_pools(spec, devices, free)
         # The texts are encoded before the others start: both have the whole cluster.
         preflight([text] if text else [], free)
         preflight(pools, free)
         _write_run_file(run, devices, [text, *pools] if text else pools)
-        chunks = left.clips
-        if any(map(is_chained, requests)):
-            time_factor = run.files.factors.time
-            chunks = sum(num_chunks(row.request, time_factor) for row in left.rows())
-        telemetry = Telemetry(
-            run_id(run.spec.output), tracing_target(run.spec.traces), log_settings()
-        )
-        with closing(Board()) as board, following(left.clips, chunks, run.storage) as progress:
-            waves = Waves(
-                spec=run.spec,
-                files=run.files,
-                storage=run.storage,
-                ledger=run.ledger,
-                lease=run.lease,
-                board=board,
-                telemetry=telemetry,
-                text=text,
-                pools=pools,
-                batch_size=_batch_size(run.spec),
-                progress=progress,
-                budget=ErrorBudget(run.spec.error_budget, left.clips),
-            )
-            for wave in in_waves(left.rows(), run.spec.wave):
-                waves.render(wave, [left.attempt(row.item_id) for row in wave])
-                run.ledger.compact(_COMPACT)
-            waves.finish()
+        telemetry = Telemetry(run_id(spec.output), tracing_target(spec.traces), log_settings())
+        measured = Measured(run.files, cluster.labels)
+        try:
+            with (
+                closing(Board()) as board,
+                following(left.clips, _chunks(run, left), run.storage) as progress,
+            ):
+                waves = Waves(
+                    spec=spec,
+                    files=run.files,
+                    storage=run.storage,
+                    ledger=run.ledger,
+                    lease=run.lease,
+                    board=board,
+                    telemetry=telemetry,
+                    text=text,
+                    pools=pools,
+                    batch_size=lambda request: plan.batch_sizes[shape_name(request)],
+                    progress=progress,
+                    budget=ErrorBudget(spec.error_budget, left.clips),
+                    measured=measured,
+                )
+                for wave in in_waves(left.rows(), spec.wave):
+                    waves.render(wave, [left.attempt(row.item_id) for row in wave])
+                    run.ledger.compact(_COMPACT)
+                waves.finish()
+        finally:
+            CostBook.load(run.store).merged(measured.book()).save(run.store)
+        return compare(plan, measured.actual(pools))
 
 
-def _batch_size(spec: RenderSpec) -> Size:
-    size = spec.stage("stage1").batch_size
-    return lambda _: _LARGEST_BATCH if size == "auto" else size
+def _chunks(run: Run, left: Left) -> int:
+    """Chunks of all clips that are left."""
+    if not any(is_chained(request) for request, _ in left.shapes()):
+        return left.clips
+    time_factor = run.files.factors.time
+    return sum(num_chunks(row.request, time_factor) for row in left.rows())
 
 
 def _summary(
@@ -244,7 +284,7 @@ def _opened(output: str) -> Storage:
     return storage
 
 
-def _write_run_file(run: _Run, devices: Mapping[StageName, Device], pools: Sequence[Pool]) -> None:
+def _write_run_file(run: Run, devices: Mapping[StageName, Device], pools: Sequence[Pool]) -> None:
     packages = ("rayreel", "torch", "ray", "transformers", "av")
     files = run.files
     content: dict[str, Any] = {

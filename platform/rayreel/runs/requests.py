@@ -77,9 +77,8 @@ class RowPlan:
         self.item_ids.flags.writeable = False
         _, first = np.unique(self.item_ids, return_index=True)
         self.num_clips = len(first)
-        shapes = np.frombuffer(columns.shapes, dtype=np.uint32)[first]
-        # One that differs from another in the paths of equal files alone has no clip of its own.
-        self._clips_of_shapes = np.bincount(shapes, minlength=len(templates.examples))
+        self._shapes = np.frombuffer(columns.shapes, dtype=np.uint32)
+        self._first = first
         self.num_texts = len(np.unique(np.frombuffer(columns.texts, dtype=np.int64)))
 
     def __len__(self) -> int:
@@ -90,11 +89,21 @@ class RowPlan:
         """All rows, as ``rows`` reads them."""
         return self.rows()
 
-    def shapes(self) -> list[tuple[RenderRequest, int]]:
-        """What can share batches: an example of each kind, and how many distinct clips it has."""
-        clips = self._clips_of_shapes.tolist()
-        both = zip(self._templates.examples, clips, strict=True)
-        return [(example, count) for example, count in both if count]
+    def shapes(
+        self, item_ids: "np.ndarray[Any, Any] | None" = None
+    ) -> list[tuple[RenderRequest, int]]:
+        """What can share batches: an example of each kind, and how many distinct clips it has.
+
+        Args:
+            item_ids: Clips that count, as bytes; by default all do.
+        """
+        # One that differs from another in the paths of equal files alone has no clip of its own.
+        rows = self._first
+        if item_ids is not None:
+            rows = rows[np.isin(self.item_ids[rows], item_ids)]
+        examples = self._templates.examples
+        clips = np.bincount(self._shapes[rows], minlength=len(examples)).tolist()
+        return [(one, count) for one, count in zip(examples, clips, strict=True) if count]
 
     def rows(self, wanted: Callable[[str], bool] | None = None) -> Iterator[PlannedRow]:
         """Read the list again.

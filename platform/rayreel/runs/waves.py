@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.cluster.board import Board
@@ -22,6 +23,7 @@ from rayreel.pipelines.chunks import num_chunks
 from rayreel.pipelines.texts import TextStore
 from rayreel.runs.batches import Size, like_batches
 from rayreel.runs.budget import ErrorBudget
+from rayreel.runs.measured import Measured
 from rayreel.runs.progress import Progress
 from rayreel.runs.requests import PlannedRow
 from rayreel.stages.base import ItemFailure, RenderItem, StageItem, TextItem
@@ -71,6 +73,7 @@ class Waves:
         batch_size: Of like requests.
         progress: Told of every clip that is finished.
         budget: Of failures.
+        measured: Told of what clips took.
     """
 
     spec: RenderSpec
@@ -85,6 +88,7 @@ class Waves:
     batch_size: Size
     progress: Progress
     budget: ErrorBudget
+    measured: Measured
     again: list[RenderItem] = field(default_factory=list)
     _metrics: RunMetrics = field(init=False)
     _tracer: Tracer = field(init=False)
@@ -140,9 +144,27 @@ class Waves:
         if not batches:
             return
         started_ns = time.time_ns()
-        for result in run(batches, self.pools, self.board, self.telemetry):
+        for result in self._run("render", batches, self.pools):
             self._tracer.item(started_ns, result)
             self._finished(at_work.pop(result.item_id), result)
+
+    def _run(
+        self, name: str, batches: Sequence[Sequence[StageItem]], pools: Sequence[Pool]
+    ) -> Iterator[Any]:
+        """Results of a pass, whose time is taken."""
+        began = time.monotonic()
+        first = True
+        try:
+            for result in run(batches, pools, self.board, self.telemetry):
+                if first and not isinstance(result, ItemFailure):
+                    worked_s = sum(
+                        s for stage, s in result.seconds if stage != "text" or name == stage
+                    )
+                    self.measured.started([pool.name for pool in pools], began, worked_s)
+                    first = False
+                yield result
+        finally:
+            self.measured.spent(name, time.monotonic() - began)
 
     def _with_texts(self, items: Sequence[RenderItem]) -> list[RenderItem]:
         """The items whose texts are in the store by now; those whose are not have failed."""
@@ -163,9 +185,11 @@ class Waves:
         assert self.text is not None, "somebody has texts"
         size = self.text.batch_size or _TEXTS
         batches = [works[start : start + size] for start in range(0, len(works), size)]
-        results = {
-            done.item_id: done for done in run(batches, [self.text], self.board, self.telemetry)
-        }
+        results = {}
+        for result in self._run("text", batches, [self.text]):
+            results[result.item_id] = result
+            if isinstance(result, TextItem):
+                self.measured.text(result, size)
         ready = []
         for item in items:
             keys = (item.item_id, *map(store.key, needed[item.item_id]))
@@ -187,6 +211,8 @@ class Waves:
                 self._metrics.retry(failure.error)
                 return
         failed = result if isinstance(result, ItemFailure) else None
+        if isinstance(result, RenderItem):
+            self.measured.clip(result)
         progress = self.progress
         progress.finish(item.item_id, failed, self._names.pop(item.item_id))
         self._metrics.progress(left=progress.left, done=progress.done, failed=progress.failed)
