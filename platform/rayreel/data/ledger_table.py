@@ -55,8 +55,8 @@ class LedgerTable:
     """One row per item: a success counts most, then the later attempt.
 
     Attributes:
-        table: Columns as the fields of ``LedgerEntry``, sorted by ``item_id``; instead of its
-            ``error`` there are ``error_stage``, ``error``, ``error_message`` and ``error_retryable``.
+        table: Columns as the fields of ``LedgerEntry``, sorted by ``item_id``; its error is in
+            ``error_stage``, ``error``, ``error_message`` and ``error_retryable``.
         ids: The sorted item ids, as numpy bytes.
     """
 
