@@ -1,6 +1,7 @@
 """The stages of a render job one after the other, without Ray."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -63,12 +64,59 @@ def test_a_missing_image_costs_its_item_alone(stages, folder, tmp_path):
         assert entries[done.item_id].sha256 == done.output.sha256
 
 
-def test_an_item_that_is_seen_twice_is_the_same_clip(stages, folder):
-    *first, decode = stages
-    ready = chained(first, [item("again", pipeline="distilled")])
-    once, twice = (chained([decode], ready)[0].output for _ in range(2))
-    assert once == twice
-    assert Ledger(Storage(folder)).read()["again"].sha256 == once.sha256
+@pytest.fixture(scope="module")
+def ready(stages):
+    """An item that is only to be decoded."""
+
+    def named(name):
+        return chained(stages[:-1], [item(name, pipeline="distilled")])
+
+    return named
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_an_item_that_is_seen_twice_is_written_once(stages, folder, ready, compacted):
+    name = f"again-{compacted}"
+    todo = ready(name)
+    (once,) = chained(stages[-1:], todo)
+    path, entry = folder / once.output.path, Ledger(Storage(folder)).find(name)
+    written = path.stat().st_mtime_ns
+    if compacted:
+        Ledger(Storage(folder)).compact()
+    (twice,) = chained(stages[-1:], [replace(todo[0], attempt=2)])
+    assert twice.output == once.output
+    assert twice.latents is None
+    assert path.stat().st_mtime_ns == written
+    assert Ledger(Storage(folder)).find(name) == entry
+
+
+def test_a_clip_without_a_line_is_written_again(stages, folder, ready):
+    todo, path = ready("cut-off"), folder / "videos" / "cut-off.mp4"
+    path.write_bytes(b"of a try that was killed before it wrote its line")
+    (done,) = chained(stages[-1:], todo)
+    assert path.stat().st_size == done.output.num_bytes
+    assert Ledger(Storage(folder)).read()["cut-off"].sha256 == done.output.sha256
+
+
+def test_of_two_that_replace_a_clip_the_first_line_counts(stages, folder, ready, monkeypatch):
+    """The line of the other appears after both have seen that there is none."""
+    todo = ready("race")
+    (folder / "videos" / "race.mp4").write_bytes(b"")
+    (other,) = chained(stages[-1:], ready("other"))
+    faster = Ledger(Storage(folder)).read()["other"].model_copy(update={"item_id": "race"})
+    find, asked = Ledger.find, []
+
+    def late(self, item_id):
+        asked.append(item_id)
+        found = find(self, item_id)
+        if len(asked) == 1:
+            assert self.append(faster)
+        return found
+
+    monkeypatch.setattr(Ledger, "find", late)
+    (done,) = chained(stages[-1:], todo)
+    assert done.output == other.output
+    assert Ledger(Storage(folder)).read()["race"] == faster
 
 
 def test_a_single_frame_of_an_image_model_becomes_a_picture(folder, tmp_path):

@@ -83,7 +83,7 @@ class CrashingLedger(Ledger):
 class CrashingStorage(Storage):
     """The same."""
 
-    def write_bytes(self, name, data):
+    def create_bytes(self, name, data):
         del name, data
         raise CrashError
 
@@ -92,10 +92,47 @@ def test_a_line_is_written_when_its_file_is_there(tmp_path):
     storage = Storage(tmp_path)
     with pytest.raises(CrashError):
         StoredChunks(storage, CrashingLedger(storage), "clip").save(0, chunk())
-    assert StoredChunks(storage, Ledger(storage), "clip").load(0) is not None
+    assert storage.exists(chunk_name("clip", 0))
     with pytest.raises(CrashError):
         StoredChunks(CrashingStorage(tmp_path), Ledger(storage), "clip").save(1, chunk())
     assert not Ledger(storage).read()
+
+
+def cut_off(storage: Storage) -> bytes:
+    """A chunk of a try that died before it wrote the line."""
+    StoredChunks(storage, Ledger(storage), "other").save(0, chunk())
+    data = storage.read_bytes(chunk_name("other", 0))
+    storage.write_bytes(chunk_name("clip", 0), data)
+    return data
+
+
+def test_a_chunk_without_a_line_is_taken_over_with_a_line(storage):
+    data = cut_off(storage)
+    for _ in range(2):
+        assert StoredChunks(storage, Ledger(storage), "clip", attempt=2).load(0) is not None
+    entry: Any = Ledger(storage).find("clip-0000")
+    assert (entry.attempt, entry.output) == (2, chunk_name("clip", 0))
+    assert (entry.sha256, entry.num_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_a_chunk_without_a_line_is_replaced_by_one_that_is_saved(storage):
+    data = cut_off(storage)
+    StoredChunks(storage, Ledger(storage), "clip").save(0, chunk())
+    there = storage.read_bytes(chunk_name("clip", 0))
+    assert there != data
+    entry: Any = Ledger(storage).find("clip-0000")
+    assert entry.sha256 == hashlib.sha256(there).hexdigest()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_chunk_with_a_line_stays(storage, compacted):
+    StoredChunks(storage, Ledger(storage), "clip").save(0, chunk())
+    data, before = storage.read_bytes(chunk_name("clip", 0)), Ledger(storage).read()
+    if compacted:
+        Ledger(storage).compact()
+    StoredChunks(storage, Ledger(storage), "clip", attempt=2).save(0, chunk())
+    assert storage.read_bytes(chunk_name("clip", 0)) == data
+    assert Ledger(storage).read() == before
 
 
 @pytest.mark.parametrize(

@@ -36,22 +36,37 @@ class StoredChunks:
     attempt: int = 1
 
     def load(self, index: int) -> FinishedChunk | None:
-        """A chunk, or ``None`` if it is not finished: files appear whole."""
+        """A chunk, or ``None`` if it is not finished: files appear whole.
+
+        One that a try left before it could write its line is taken over, with its line.
+        """
         name = chunk_name(self.item_id, index)
         if not self.storage.exists(name):
             return None
-        return _unpacked(self.storage.read_bytes(name))
+        data = self.storage.read_bytes(name)
+        if self.ledger.find(self._id(index)) is None:
+            self._append(index, data)
+        return _unpacked(data)
 
     def save(self, index: int, chunk: FinishedChunk) -> None:
-        """Write a chunk, then its line in the ledger."""
+        """Write a chunk, then its line in the ledger; one with a line stays as it is."""
         name, data = chunk_name(self.item_id, index), _packed(chunk)
-        self.storage.write_bytes(name, data)
+        if not self.storage.create_bytes(name, data):
+            if self.ledger.find(self._id(index)):
+                return
+            self.storage.write_bytes(name, data)
+        self._append(index, data)
+
+    def _id(self, index: int) -> str:
+        return f"{self.item_id}-{index:04d}"
+
+    def _append(self, index: int, data: bytes) -> None:
         self.ledger.append(
             LedgerEntry(
-                item_id=f"{self.item_id}-{index:04d}",
+                item_id=self._id(index),
                 status="done",
                 attempt=self.attempt,
-                output=name,
+                output=chunk_name(self.item_id, index),
                 sha256=hashlib.sha256(data).hexdigest(),
                 num_bytes=len(data),
                 worker=worker_name(),

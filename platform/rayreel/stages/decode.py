@@ -27,6 +27,7 @@ from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
 from rayreel.stages.base import ClipFile, RenderItem, Result
 from rayreel.stages.chunks import StoredChunks
+from rayreel.stages.finished import finished_item
 from rayreel.stages.groups import Relief, in_groups
 from rayreel.stages.life import alive
 from rayreel.types import ClipStream, Latents
@@ -75,36 +76,49 @@ class DecodeStage:
     def _write(self, items: list[RenderItem]) -> list[RenderItem]:
         (item,) = items
         start = time.perf_counter()
-        digest = hashlib.sha256()
-        path = output_name(item.item_id, item.request)
         chunks = StoredChunks(self._storage, self._ledger, item.item_id, item.attempt)
-        with self._storage.local_staging(path) as staged:
+        try:
+            output, num_frames = self._written(item, chunks, replaces=False)
+        except FileExistsError:
+            if done := finished_item(self._ledger, item):
+                return [done]
+            # A try that was cut off before its line left it: nobody has been promised this file.
+            output, num_frames = self._written(item, chunks, replaces=True)
+        if self.keep_latents and item.latents is not None:
+            chunks.save(0, _whole(item, item.latents))
+        entry = LedgerEntry(
+            item_id=item.item_id,
+            status="done",
+            attempt=item.attempt,
+            seconds={**dict(item.seconds), self.name: time.perf_counter() - start},
+            output=output.path,
+            sha256=output.sha256,
+            num_bytes=output.num_bytes,
+            num_frames=num_frames,
+            seed=item.request.seed,
+            prompts=item.prompts,
+            notes=item.notes,
+            batch=item.batch,
+            memory=self._relief.said(item.item_id, item),
+            worker=worker_name(),
+            finished_at=datetime.now(UTC),
+        )
+        # The clip is in place: from here on a rerun skips the item, whatever dies.
+        if not self._ledger.append(entry) and (done := finished_item(self._ledger, item)):
+            return [done]
+        return [replace(item, output=output, latents=None)]
+
+    def _written(
+        self, item: RenderItem, chunks: StoredChunks, *, replaces: bool
+    ) -> tuple[ClipFile, int]:
+        """The file of an item, whole and in place, and how many frames it has."""
+        path, digest = output_name(item.item_id, item.request), hashlib.sha256()
+        with self._storage.local_staging(path, replace=replaces) as staged:
             clip = self._decoded(item, chunks)
             num_frames = clip.num_frames
             _write_file(staged, item.request, clip, digest)
             num_bytes = staged.stat().st_size
-        if self.keep_latents and item.latents is not None:
-            chunks.save(0, _whole(item, item.latents))
-        output = ClipFile(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes)
-        # The clip is in place: from here on a rerun skips the item, whatever dies.
-        self._ledger.append(
-            LedgerEntry(
-                item_id=item.item_id,
-                status="done",
-                attempt=item.attempt,
-                seconds={**dict(item.seconds), self.name: time.perf_counter() - start},
-                output=output.path,
-                sha256=output.sha256,
-                num_bytes=output.num_bytes,
-                num_frames=num_frames,
-                seed=item.request.seed,
-                prompts=item.prompts,
-                notes=item.notes,
-                worker=worker_name(),
-                finished_at=datetime.now(UTC),
-            )
-        )
-        return [replace(item, output=output, latents=None)]
+        return ClipFile(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes), num_frames
 
     def _decoded(self, item: RenderItem, chunks: StoredChunks) -> ClipStream:
         pipeline = pipeline_of(item.request)(self._models)
