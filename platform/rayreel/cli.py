@@ -60,6 +60,36 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="YAML spec, or a JSONL, CSV or Parquet prompt list")
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="DIR", help="run directory: a folder or a URI"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="a field that wins over the spec; repeatable"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="folder of weight files, model spec (YAML), or tiny"
+    ),
+]
+Job = Annotated[
+    str, typer.Argument(metavar="JOB", help="id that was printed when it was submitted")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="the cluster's dashboard; by default RAY_API_SERVER_ADDRESS, or port 8265 here",
+    ),
+]
+
+
 def _share(text: str) -> float:
     """A share of a whole: ``5%`` or ``0.05``."""
     try:
@@ -87,26 +117,10 @@ def options(
 )
 @_exits
 def render_command(
-    spec: Annotated[
-        str,
-        typer.Argument(metavar="SPEC", help="YAML spec, or a JSONL, CSV or Parquet prompt list"),
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="DIR", help="run directory: a folder or a URI"),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="a field that wins over the spec; repeatable"
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="MODEL", help="folder of weight files, model spec (YAML), or tiny"
-        ),
-    ] = None,
+    spec: Spec,
+    output: Output = None,
+    set_: Set = None,
+    model: Model = None,
     retry: Annotated[
         Literal["none", "failed"],
         typer.Option("--retry", help="failed: try the clips again that have failed, and no others"),
@@ -128,7 +142,8 @@ def render_command(
 
     Exit codes: 0 every row has a clip, 1 some failed, 2 something is wrong, 3 too many failed.
     """
-    from rayreel.runs.render import plan, render
+    from rayreel.runs.opened import plan
+    from rayreel.runs.render import render
     from rayreel.runs.spec import read_render_spec
 
     job = read_render_spec(spec, set_ or (), output, model)
@@ -141,6 +156,112 @@ def render_command(
     summary = render(job, retry=retry)
     print(f"{summary}\n{summary.gallery}")
     return summary.exit_code
+
+
+@app.command(
+    "plan",
+    epilog=_example(
+        "rayreel plan manifests/demo.yaml", "rayreel plan s3://bucket/job.yaml --no-measure"
+    ),
+)
+@_exits
+def plan_command(
+    spec: Spec,
+    output: Output = None,
+    set_: Set = None,
+    model: Model = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="render a clip of each shape of unknown cost first; it counts as finished",
+        ),
+    ] = True,
+    costs: Annotated[
+        str | None,
+        typer.Option("--costs", metavar="RUN", help="another run whose measured costs count too"),
+    ] = None,
+) -> int:
+    """Tell what a job will take: check every row, and print actors, time, GPU-hours and storage."""
+    from rayreel.runs.plan import plan_job
+    from rayreel.runs.spec import read_render_spec
+
+    print(plan_job(read_render_spec(spec, set_ or (), output, model), measure=measure, costs=costs))
+    return 0
+
+
+@app.command(
+    "submit",
+    epilog=_example(
+        "rayreel submit s3://bucket/job.yaml -o s3://bucket/runs/first",
+        "rayreel submit manifests/demo.yaml -o /shared/runs/demo --working-dir . --detach",
+    ),
+)
+@_exits
+def submit_command(
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="spec or prompt list, as the cluster sees it")
+    ],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="DIR", help="run directory that all nodes see"),
+    ],
+    set_: Set = None,
+    address: Address = None,
+    working_dir: Annotated[
+        str | None,
+        typer.Option("--working-dir", metavar="DIR", help="folder to upload, with spec and list"),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="print the job's id, and do not follow its log")
+    ] = False,
+) -> int:
+    """Render on a running cluster, and follow the log. The exit code is that of the job."""
+    from rayreel.cluster.jobs import follow, submit
+
+    settings = [part for setting in set_ or () for part in ("--set", setting)]
+    job = submit(
+        ["render", spec, "--output", output, *settings],
+        output=output,
+        address=address,
+        working_dir=working_dir,
+    )
+    print(job, flush=True)
+    return 0 if detach else follow(job, out=sys.stdout, err=sys.stderr, address=address)
+
+
+@app.command("attach", epilog=_example("rayreel attach rayreel-0f1e2d3c-1"))
+@_exits
+def attach_command(job: Job, address: Address = None) -> int:
+    """Follow the log of a submitted job from its start. The exit code is that of the job."""
+    from rayreel.cluster.jobs import follow
+
+    return follow(job, out=sys.stdout, err=sys.stderr, address=address)
+
+
+@app.command("stop", epilog=_example("rayreel stop rayreel-0f1e2d3c-1"))
+@_exits
+def stop_command(job: Job, address: Address = None) -> int:
+    """End a submitted job. What is finished is kept, and submitting it again goes on from there."""
+    from rayreel.cluster.jobs import stop
+
+    print("stopped" if stop(job, address=address) else "had ended already")
+    return 0
+
+
+@app.command("view", epilog=_example("rayreel view runs/demo", "rayreel view s3://bucket/runs/a"))
+@_exits
+def view_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="run directory: a folder or a URI")],
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="on this machine; 0 takes a free one")
+    ] = 0,
+) -> int:
+    """Show the gallery of a run in this machine's browser, wherever the run lies."""
+    from rayreel.runs.view import serve_run
+
+    serve_run(run, port, print)
+    return 0
 
 
 @app.command(

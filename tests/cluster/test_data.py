@@ -22,7 +22,7 @@ ray.cloudpickle.register_pickle_by_value(fakes)
 
 
 def pool(
-    *stages: Stage,
+    *stages: Stage[Any],
     replicas: int = 1,
     most: int | None = None,
     batch_size: int | None = None,
@@ -97,7 +97,9 @@ def test_every_item_comes_back_once_through_pools_of_batches(board, tmp_path):
     first, second = Counting(tmp_path / "first"), Counting(tmp_path / "second")
     names = [*"abcdefghi", "bad"]
     batches = [items(*names[:4]), items(*names[4:8]), items(*names[8:])]
-    results = list(run(batches, [pool(first), pool(second, batch_size=1)], board, Telemetry("test")))
+    results = list(
+        run(batches, [pool(first), pool(second, batch_size=1)], board, Telemetry("test"))
+    )
     assert sorted(result.item_id for result in results) == sorted(names)
     assert [result.item_id for result in results if isinstance(result, ItemFailure)] == ["bad"]
     assert sorted(first.notes.read_text().splitlines()) == ["a b c d", "e f g h", "i bad"]
@@ -131,7 +133,11 @@ def test_an_item_that_kills_its_worker_costs_itself_and_is_found_in_its_batch(bo
 @pytest.mark.ray
 def test_workers_that_die_while_they_start_end_the_job(board, tmp_path):
     with pytest.raises(ClusterError, match="workers ended, each before it had finished anything"):
-        list(run(alone("a"), [pool(Deadly(tmp_path / "notes", at="setup"))], board, Telemetry("test")))
+        list(
+            run(
+                alone("a"), [pool(Deadly(tmp_path / "notes", at="setup"))], board, Telemetry("test")
+            )
+        )
 
 
 @pytest.mark.slow
@@ -154,6 +160,9 @@ def _impatient(board, pools, on_look):
 def test_a_pool_grows_while_work_waits(board, tmp_path):
     stage = Slow(tmp_path / "notes")
     names = [f"item{n}" for n in range(40)]
-    assert len(list(run(alone(*names), [pool(stage, most=3, cpus=0.5)], board, Telemetry("test")))) == 40
+    assert (
+        len(list(run(alone(*names), [pool(stage, most=3, cpus=0.5)], board, Telemetry("test"))))
+        == 40
+    )
     workers = set(stage.notes.read_text().split())
     assert 1 < len(workers) <= 3

@@ -17,7 +17,7 @@ from rayreel.diffusion.schedulers import SCHEDULERS
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.choice import GENERAL
 from rayreel.runs.bench import BenchSpec
-from rayreel.runs.render import plan
+from rayreel.runs.opened import plan
 from rayreel.runs.spec import read_model, read_render_spec
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"

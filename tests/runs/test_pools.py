@@ -36,7 +36,8 @@ def test_split_stages_share_the_cpus_of_a_laptop():
 
 @pytest.mark.parametrize("placement", ["fused", "split"])
 def test_texts_have_a_pool_before_the_others_and_the_cluster_to_themselves(placement):
-    spec = RenderSpec(prompts="list.jsonl", placement=placement, workers={"replicas": 2})
+    workers = StageSpec(replicas=2)
+    spec = RenderSpec(prompts="list.jsonl", placement=placement, workers=workers)
     pool = text_pool(spec, Device("cpu", "float32", "for the test"), LAPTOP)
     assert (pool.name, pool.replicas, pool.cpus, pool.ledger) == ("text", 2, 1, None)
     preflight([pool], LAPTOP)
@@ -50,6 +51,7 @@ def test_only_the_pool_that_writes_clips_looks_into_the_ledger():
 def test_a_pool_can_grow_up_to_a_limit():
     (pool,) = pools(CLUSTER, workers={"replicas": 2, "max_replicas": 6}).values()
     assert (pool.replicas, pool.max_replicas) == (2, 6)
+
 
 @pytest.mark.parametrize("replicas", [1, 3, 7])
 def test_fused_actors_fit_whatever_their_number(replicas):

@@ -8,9 +8,8 @@ from tqdm import tqdm
 
 from rayreel.data.storage import Storage
 from rayreel.runs.progress import Progress
-from rayreel.stages.base import ItemFailure, RenderItem
+from rayreel.stages.base import ItemFailure
 from rayreel.stages.chunks import chunk_name
-from tests.pipelines.small import small
 
 
 @pytest.fixture
@@ -21,11 +20,9 @@ def bar():
 
 @pytest.fixture
 def progress(bar, tmp_path):
-    return Progress(bar, {"long": 4, "a": 1, "b": 1}, Storage(tmp_path))
-
-
-def done(name):
-    return RenderItem(item_id=name, request=small())
+    shown = Progress(bar, 3, Storage(tmp_path))
+    shown.expect({"long": 4, "a": 1, "b": 1})
+    return shown
 
 
 def write_chunks(folder, name, count):
@@ -35,7 +32,7 @@ def write_chunks(folder, name, count):
 
 def test_a_clip_counts_as_many_as_it_has_chunks(progress, bar):
     for name, count in (("a", 1), ("long", 5), ("b", 6)):
-        progress.finish(done(name), name)
+        progress.finish(name, None, name)
         assert bar.n == count
 
 
@@ -44,10 +41,10 @@ def test_chunks_count_before_their_clip_is_done(progress, bar, tmp_path):
         write_chunks(tmp_path, "long", chunks)
         progress.look()
         assert bar.n == count
-    progress.finish(done("a"), "a")
+    progress.finish("a", None, "a")
     progress.look()
     assert bar.n == 4
-    progress.finish(done("long"), "long")
+    progress.finish("long", None, "long")
     assert bar.n == 5
 
 
@@ -68,7 +65,7 @@ def test_failures_are_told_by_name(progress, bar, capsys):
         attempt=1,
         seconds=0.0,
     )
-    progress.finish(failure, "fox")
+    progress.finish("a", failure, "fox")
     assert progress.failed == 1
     assert "failed: fox in decode: no disk" in capsys.readouterr().err
     assert re.search("done=0, failed=1, left=2", bar.postfix)

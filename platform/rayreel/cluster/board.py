@@ -55,7 +55,7 @@ class Board:
             "max_restarts": -1,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True),
         }
-        self._actor = ray.remote(_Board).options(**options).remote()
+        self._actor: Any = ray.remote(_Board).options(**options).remote()
 
     def started(self, pool: str, worker: str) -> int:
         """This actor is there; how often its pool has started one since it last ended an item."""

@@ -135,7 +135,7 @@ def _through(dataset: Dataset, pool: Pool, arguments: tuple[Any, ...]) -> Datase
             # The board knows which item takes workers along, and how often.
             max_restarts=-1,
             max_task_retries=-1,
-            **({"resources": {pool.node: _NODE_SHARE}} if pool.node else {}),
+            resources={pool.node: _NODE_SHARE} if pool.node else None,
         )
 
 

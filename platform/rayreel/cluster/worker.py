@@ -104,7 +104,7 @@ class Worker:
 
         Items that were at work when a worker was lost go one by one.
         """
-        ready = [item for item in items if isinstance(item, ItemFailure)]
+        ready: Results = [item for item in items if isinstance(item, ItemFailure)]
         waiting = [item for item in items if not isinstance(item, ItemFailure)]
         losses = self._board.losses(self._pool.name, [item.item_id for item in waiting])
         groups: list[Results] = []

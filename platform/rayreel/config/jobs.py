@@ -143,13 +143,13 @@ class StageSpec(StrictModel):
     max_replicas: int | None = Field(
         default=None,
         ge=1,
-        description="actors, at most: the pool grows while work waits, and shrinks when it is idle; "
-        "by default it stays as it is",
+        description="actors, at most: the pool grows while work waits, and shrinks when it is "
+        "idle; by default it stays as it is",
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
-        description="like requests, or texts, in one call, at most; auto: what memory has room for, "
-        "up to 8, or the fastest that was measured for the shape",
+        description="like requests, or texts, in one call, at most; auto: what memory has room "
+        "for, up to 8, or the fastest that was measured for the shape",
     )
     device: DeviceName = Field(default="auto", description="auto: CUDA, then MPS, then CPU")
     dtype: DtypeName = Field(default="auto", description="auto: what suits the device")
@@ -242,8 +242,8 @@ class RenderSpec(ModelSetup):
     )
     store: str | None = Field(
         default=None,
-        description="folder or URI of encoded and written prompts, which jobs may share; by default "
-        "the output",
+        description="folder or URI of encoded and written prompts and of measured costs, which "
+        "jobs may share; by default the output",
     )
     traces: str | None = Field(
         default=None,

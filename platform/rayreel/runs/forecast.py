@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
@@ -85,14 +85,16 @@ def placed(spec: RenderSpec, plan: Plan) -> RenderSpec:
     if spec.placement != "auto":
         return spec
     log.info("placement %s: %s", plan.placement, plan.reason)
-    actors = {pool.name: pool.replicas for pool in (*plan.pools, plan.text) if pool}
+    pools = [*plan.pools, *([plan.text] if plan.text else [])]
     update: dict[str, Any] = {"placement": plan.placement}
     if plan.placement == "fused":
-        update["workers"] = _with_actors(spec.workers, actors[plan.pools[0].name])
+        update["workers"] = _with_actors(spec.workers, plan.pools[0].replicas)
     else:
         update["stages"] = spec.stages | {
-            name: _with_actors(spec.stages.get(name, StageSpec()), count)
-            for name, count in actors.items()
+            name: _with_actors(spec.stages.get(name, StageSpec()), pool.replicas)
+            for name in get_args(StageName)
+            for pool in pools
+            if pool.name == name
         }
     return spec.model_copy(update=update)
 

@@ -1,6 +1,7 @@
 """What a run has still to do: its list, without what the ledger says is finished."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +49,13 @@ class Left:
         """What can share batches: an example of each kind, and how many clips of it are left."""
         return self._rows.shapes(self._wanted)
 
+    def only(self, item_ids: Iterable[str]) -> "Left":
+        """Some of them, and no others."""
+        some = copy.copy(self)
+        some._wanted = np.intersect1d(self._wanted, np.array([*item_ids], dtype="S32"))
+        some.clips = len(some._wanted)
+        return some
+
     def attempt(self, item_id: str) -> int:
         """Which try of a clip the next one is."""
         entry = self._table.entry(item_id)
@@ -62,4 +70,5 @@ def _unsettled(table: LedgerTable, attempts: int) -> "np.ndarray[Any, Any]":
     """Clips whose failure was not final: they were to be tried again when the driver ended."""
     lines = table.table
     again = pc.and_(lines["error_retryable"], pc.less(lines["attempt"], attempts))
-    return table.ids[pc.fill_null(again, False).to_numpy()]
+    ids: np.ndarray[Any, Any] = table.ids[pc.fill_null(again, False).to_numpy()]
+    return ids

@@ -16,10 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from rayreel.checkpoints.compatibility import text_encoder_warning
-from rayreel.checkpoints.files import ModelFiles
-from rayreel.checkpoints.networks import check_networks
-from rayreel.checkpoints.tiny import locate_model
 from rayreel.cluster.board import Board
 from rayreel.cluster.connect import Capacity, capacity, connected
 from rayreel.cluster.jobs import run_id
@@ -27,18 +23,16 @@ from rayreel.cluster.pool import Pool, preflight
 from rayreel.cluster.telemetry import Telemetry
 from rayreel.cluster.tracing import tracing_target
 from rayreel.config.jobs import RenderSpec, StageName
-from rayreel.data.lease import Lease
-from rayreel.data.ledger import Ledger, LedgerTable
-from rayreel.data.storage import Storage
-from rayreel.errors import CheckpointError, ClusterError, RayreelError, RunStopped, SpecError
+from rayreel.data.ledger import LedgerTable
+from rayreel.errors import ClusterError, RunStopped
 from rayreel.logs import log_settings
 from rayreel.pipelines.chunks import is_chained, num_chunks
 from rayreel.pipelines.devices import Device
-from rayreel.pipelines.image import image_faults
 from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.forecast import cluster_of, forecast, placed
 from rayreel.runs.left import Left, Retry
 from rayreel.runs.measured import Measured
+from rayreel.runs.opened import Run, open_run
 from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.options import Cluster
 from rayreel.runs.planning.plan import Plan
@@ -47,7 +41,6 @@ from rayreel.runs.planning.table import compare
 from rayreel.runs.pools import choose_devices, render_pools, text_pool
 from rayreel.runs.progress import following
 from rayreel.runs.report import write_report
-from rayreel.runs.requests import RowPlan, plan_rows
 from rayreel.runs.waves import Waves, in_waves
 
 # Lines of the ledger that are in files of their own before they are gathered.
@@ -96,22 +89,6 @@ class RenderSummary:
         return f"{self.stopped}\n{line}" if self.stopped else line
 
 
-def plan(spec: RenderSpec) -> tuple[ModelFiles, RowPlan]:
-    """Check a spec and everything that it names; reads headers, and no weight.
-
-    Raises:
-        SpecError: If rows are wrong.
-        CheckpointError: If weight files are missing, damaged or do not fit their architecture.
-    """
-    files = ModelFiles(locate_model(spec.model))
-    check_networks(files)
-    if files.spec.image_model and (found := image_faults(files.spec.image_model)):
-        raise CheckpointError("\n".join(found))
-    if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
-        log.warning("%s", warning)
-    return files, plan_rows(spec, files)
-
-
 def render(spec: RenderSpec, *, retry: Retry = "none") -> RenderSummary:
     """Render what is left of a prompt list.
 
@@ -129,48 +106,22 @@ def render(spec: RenderSpec, *, retry: Retry = "none") -> RenderSummary:
         ClusterError: If the cluster cannot hold the job, or stopped it.
     """
     start = time.monotonic()
-    files, rows = plan(spec)
-    storage = _opened(spec.output)
-    ledger, stopped, comparison = Ledger(storage), "", None
-    with Lease(storage) as lease:
-        left = Left(rows, ledger.table(), retry=retry, attempts=spec.attempts)
+    stopped, comparison = "", None
+    with open_run(spec) as run:
+        left = run.left(retry)
         if left.clips:
             try:
-                comparison = _render(Run(spec, files, rows, storage, ledger, lease), left)
+                comparison = render_left(run, left)
             except RunStopped as error:
                 stopped = str(error)
-        ledger.compact()
-        after = ledger.table()
-        summary = _summary(rows, after, left, storage, stopped, time.monotonic() - start)
+        run.ledger.compact()
+        after = run.ledger.table()
+        summary = _summary(run, after, left, stopped, time.monotonic() - start)
         title = PurePosixPath(spec.output).name
-        write_report(storage, rows, after, title=title, summary=str(summary), comparison=comparison)
+        write_report(
+            run.storage, run.rows, after, title=title, summary=str(summary), comparison=comparison
+        )
     return summary
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is open while a run is at work.
-
-    Attributes:
-        spec: The job.
-        files: Its model.
-        rows: Its list.
-        storage: Its directory.
-        ledger: What is finished.
-        lease: That nobody else drives it.
-    """
-
-    spec: RenderSpec
-    files: ModelFiles
-    rows: RowPlan
-    storage: Storage
-    ledger: Ledger
-    lease: Lease
-
-    @property
-    def store(self) -> Storage:
-        """Where texts and costs lie, which runs may share."""
-        return Storage(self.spec.store) if self.spec.store else self.storage
 
 
 def plan_run(run: Run, left: Left, free: Capacity) -> tuple[Plan, Cluster]:
@@ -187,8 +138,20 @@ def plan_run(run: Run, left: Left, free: Capacity) -> tuple[Plan, Cluster]:
     return forecast(run.spec, run.files, run.rows, left, cluster, book), cluster
 
 
-def _render(run: Run, left: Left) -> str:
-    """Render what is left; returns what was planned beside what came of it."""
+def render_left(run: Run, left: Left) -> str:
+    """Render what is left, and add what it took to the costs that are known.
+
+    Args:
+        run: The run.
+        left: Of its list; at least one clip.
+
+    Returns:
+        What was planned beside what came of it, as lines of text.
+
+    Raises:
+        RunStopped: If too many fail.
+        ClusterError: If the cluster cannot hold the job, or stopped it.
+    """
     with connected():
         free = capacity()
         plan, cluster = plan_run(run, left, free)
@@ -240,48 +203,24 @@ def _chunks(run: Run, left: Left) -> int:
 
 
 def _summary(
-    rows: RowPlan, table: LedgerTable, left: Left, storage: Storage, stopped: str, seconds: float
+    run: Run, table: LedgerTable, left: Left, stopped: str, seconds: float
 ) -> RenderSummary:
-    ids = np.unique(rows.item_ids)
-    statuses = Counter(table.status(ids))
+    statuses = Counter(table.status(np.unique(run.rows.item_ids)))
     if statuses[None] and not stopped:
         raise ClusterError(
-            f"{statuses[None]} clips are done, but {storage.join('ledger')} has no lines of them; "
-            "the output must be a directory that all nodes see, or a URI"
+            f"{statuses[None]} clips are done, but {run.storage.join('ledger')} has no lines of "
+            "them; the output must be a directory that all nodes see, or a URI"
         )
     return RenderSummary(
-        rows=len(rows),
-        clips=len(ids),
+        rows=len(run.rows),
+        clips=run.rows.num_clips,
         rendered=left.clips - statuses[None],
         failed=statuses["failed"],
         left=statuses[None],
         seconds=seconds,
-        gallery=storage.join("index.html"),
+        gallery=run.storage.join("index.html"),
         stopped=stopped,
     )
-
-
-def _opened(output: str) -> Storage:
-    """The run directory; one that cannot be written is refused."""
-    try:
-        storage = Storage(output)
-        if not storage.exists("run.json"):
-            storage.write_bytes("run.json", b"{}")
-        if not storage.honours_create():
-            log.warning(
-                "%s ignores conditional writes: should a worker that was thought dead go on, it "
-                "may replace a clip by its own",
-                output,
-            )
-    except RayreelError:
-        raise
-    except Exception as error:
-        # Each file system has errors of its own.
-        raise SpecError(
-            f"output {output} cannot be a run directory ({type(error).__name__}: {error}); "
-            "expected a folder or an fsspec URI that can be written"
-        ) from error
-    return storage
 
 
 def _write_run_file(run: Run, devices: Mapping[StageName, Device], pools: Sequence[Pool]) -> None:
