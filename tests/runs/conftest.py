@@ -93,5 +93,5 @@ def rendered(ray_cluster, tmp_path_factory):
     """All kinds of rows and a damaged one, by a worker for each stage: the job and what it said."""
     folder = tmp_path_factory.mktemp("rendered")
     write_images(folder)
-    job = write_job(folder, [*GOOD_ROWS, DAMAGED_ROW], placement="split")
+    job = write_job(folder, [*GOOD_ROWS, DAMAGED_ROW], placement="split", workers={"batch_size": 1})
     return job, job.render()

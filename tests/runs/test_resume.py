@@ -45,7 +45,7 @@ def resumed(ray_cluster, tmp_path_factory):
     """Killed while one fused worker of its own cluster rendered; three workers do the rest."""
     folder = tmp_path_factory.mktemp("resumed")
     write_images(folder)
-    job, run = write_job(folder, ROWS), uuid4().hex
+    job, run = write_job(folder, ROWS, workers={"batch_size": 1}), uuid4().hex
     rayreel = str(Path(sys.executable).with_name("rayreel"))
     command = [rayreel, "render", str(job.spec), "-o", str(job.output)]
     with subprocess.Popen(command, env={**os.environ, MARK: run}) as driver:

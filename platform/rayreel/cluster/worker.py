@@ -82,11 +82,17 @@ class Worker:
             yield packed(stops)
             return
         ready, groups = self._grouped(items)
-        if ready:
-            yield packed(ready)
+        results = {result.item_id: result for result in ready}
         for group in groups:
-            for part in _parts(self._work(group), self._hand_on):
-                yield packed(part)
+            done = self._work(group)
+            if self._broken:
+                yield packed(self._broken)
+                return
+            results |= {result.item_id: result for result in done}
+        # Only now, and in the order of what came in: Ray counts what it has of a task whose worker
+        # is lost, and takes the rest from the one that does it again.
+        for part in _parts([results[item.item_id] for item in items], self._hand_on):
+            yield packed(part)
 
     def _load(self, starts: int) -> list[Stop]:
         if starts > self._pool.max_replicas + _MOST_STARTS:
@@ -149,7 +155,7 @@ class Worker:
                     outcome.extend(run_stage(stage, results))
             except Exception as error:  # noqa: BLE001 - as above
                 self._broken = [_stop(f"stage {stage.name} is broken", error)]
-                return self._broken
+                return []
             results = [*outcome]
         self._board.end(self._pool.name, ids)
         return results

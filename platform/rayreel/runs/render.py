@@ -180,7 +180,8 @@ def render_left(run: Run, left: Left) -> str:
                     telemetry=telemetry,
                     text=text,
                     pools=pools,
-                    batch_size=lambda request: plan.batch_sizes[shape_name(request)],
+                    # Rows of one kind may differ in what they cost, which only examples tell.
+                    batch_size=lambda request: plan.batch_sizes.get(shape_name(request), 1),
                     progress=progress,
                     budget=ErrorBudget(spec.error_budget, left.clips),
                     measured=measured,

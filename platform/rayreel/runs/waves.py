@@ -147,6 +147,8 @@ class Waves:
         for result in self._run("render", batches, self.pools):
             self._tracer.item(started_ns, result)
             self._finished(at_work.pop(result.item_id), result)
+        for item in at_work.values():
+            self._finished(item, _lost(item))
 
     def _run(
         self, name: str, batches: Sequence[Sequence[StageItem]], pools: Sequence[Pool]
@@ -223,6 +225,20 @@ def _prepared(item: RenderItem, text: TextItem) -> RenderItem:
     """The item with what was found out about its prompt."""
     prompts = (text.written,) if text.written else ()
     return replace(item, prompts=prompts, notes=(*item.notes, *text.notes), seconds=text.seconds)
+
+
+def _lost(item: RenderItem) -> ItemFailure:
+    """The failure of an item that no worker has told of."""
+    return ItemFailure(
+        item_id=item.item_id,
+        stage="render",
+        error="WorkerLost",
+        message="its worker was lost, and with it what became of it",
+        seed=item.seed,
+        attempt=item.attempt,
+        seconds=0.0,
+        retryable=True,
+    )
 
 
 def _failed_entry(failure: ItemFailure) -> LedgerEntry:
