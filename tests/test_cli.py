@@ -17,7 +17,10 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.cli import app
 from rayreel.config.jobs import ModelSpec
 
-COMMANDS = ("render", "tiny", "inspect", "doctor")
+COMMANDS = (
+    *("render", "plan", "submit", "attach", "stop", "view"),
+    *("tiny", "inspect", "doctor"),
+)
 ROW = {"prompt": "a fox", "width": 128, "height": 64, "num_frames": 9}
 
 
@@ -170,7 +173,8 @@ def test_help_says_what_every_argument_and_option_is_for():
     assert isinstance(group, TyperGroup)
     assert set(group.commands) == set(COMMANDS)
     for command in group.commands.values():
-        text = call(command.name, "--help").stdout
+        # Long ones take several lines.
+        text = " ".join(call(command.name, "--help").stdout.split())
         assert command.help
         for parameter in command.params:
             assert isinstance(parameter, TyperArgument | TyperOption)
@@ -185,6 +189,21 @@ def test_help_does_not_wait_for_torch_and_ray():
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'transformers')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("share", ["5 percent", "101%", "-0.1", "nan"])
+def test_a_budget_that_is_no_share_is_refused(prompts, share):
+    result = call("render", prompts, "--error-budget", share)
+    assert result.exit_code == 2
+    assert "is no share" in result.stderr
+
+
+def test_a_job_is_not_submitted_with_an_output_of_this_machine():
+    assert "expected an absolute path or a URI" in refusal("submit", "a.yaml", "-o", "runs/a")
+
+
+def test_a_folder_without_a_run_is_not_shown(tmp_path):
+    assert "has no index.html" in refusal("view", tmp_path)
 
 
 @pytest.mark.parametrize("output", ["/proc/run", "nowhere://run"])

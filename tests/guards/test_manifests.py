@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
-from rayreel.config.jobs import MemorySpec, ModelSpec, RenderSpec, StageName
+from rayreel.config.jobs import MemorySpec, ModelSpec, RenderSpec, StageName, StageSpec
 from rayreel.config.load import load_spec
 from rayreel.config.request import RequestFields
 from rayreel.diffusion.guiders import GUIDERS
@@ -23,7 +24,11 @@ from rayreel.runs.spec import read_model, read_render_spec
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 BENCHES = sorted((MANIFESTS / "bench").glob("*.yaml"))
 MODELS = sorted((MANIFESTS / "models").glob("*.yaml"))
-RENDERS = sorted({*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")} - {*BENCHES, *MODELS})
+# What starts clusters is checked by test_deployment.py, and the dashboard by the test of metrics.
+CLUSTERS = sorted((MANIFESTS / "kuberay").glob("*.yaml"))
+RENDERS = sorted(
+    {*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")} - {*BENCHES, *MODELS, *CLUSTERS}
+)
 # Names of the published files, and of the folder of both generations' text encoder.
 PUBLISHED = {
     "gemma-3-12b-it-qat-q4_0-unquantized",
@@ -77,7 +82,8 @@ def test_model_specs_name_published_files_in_one_folder(path):
 
 
 def test_every_file_is_of_a_kind_that_is_checked():
-    kinds = {path.suffix for path in MANIFESTS.rglob("*") if path.is_file()}
+    files = {path for path in MANIFESTS.rglob("*") if path.is_file()}
+    kinds = {path.suffix for path in files - {MANIFESTS / "grafana" / "rayreel.json"}}
     texts, media = {".yaml", ".jsonl", ".md"}, {".png", ".jpg", ".mp4", ".wav"}
     assert kinds <= texts | media | {".safetensors"}
 
@@ -126,10 +132,28 @@ def test_the_manual_names_every_choice(sections, field, choices):
 
 
 @pytest.mark.parametrize(
-    ("heading", "kind"), [("Specs", RenderSpec), ("Models", ModelSpec), ("Memory", MemorySpec)]
+    ("heading", "kind"),
+    [
+        ("Specs", RenderSpec),
+        ("Specs", StageSpec),
+        ("Models", ModelSpec),
+        ("Memory", MemorySpec),
+    ],
 )
 def test_the_manual_names_every_field_of_a_spec(sections, heading, kind):
     assert kind.model_fields.keys() <= set(re.findall(r"\w+", sections[heading]))
+
+
+@pytest.mark.parametrize(("prefix", "kind"), [("", RenderSpec), ("workers.", StageSpec)])
+def test_the_manual_states_the_defaults_of_a_spec(sections, prefix, kind):
+    cells = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", sections["Specs"], re.M))
+    said = {
+        field: yaml.safe_load(cells[f"{prefix}{field}"])
+        for field in kind.model_fields
+        if f"{prefix}{field}" in cells
+    }
+    assert len(said) >= 5
+    assert said == {field: kind.model_fields[field].default for field in said}
 
 
 @pytest.mark.parametrize("path", sorted(MANIFESTS.glob("modes/*")), ids=name)
