@@ -91,8 +91,10 @@ def test_commands_and_flags_are_the_listed_ones():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_documents_use_commands_that_exist(document, targets):
-    words = bash_lines(document.read_text("utf-8"))
-    for name, *rest in calls("rayreel", words):
+    text = document.read_text("utf-8")
+    words = bash_lines(text)
+    inline = [shlex.split(line) for line in re.findall(r"`(rayreel \w+ [^`]+)`", text)]
+    for name, *rest in calls("rayreel", [*words, *inline]):
         parse(name, rest)
     for made in calls("make", words):
         assert {target for target in made if "=" not in target} <= targets
