@@ -10,10 +10,12 @@ wrong. Submitting it again finishes what was interrupted.
 import typer
 
 from rayreel.cli import render_command
+from rayreel.logs import setup_logging
 
 
 def main() -> None:
     """Parse the command line and run the job."""
+    setup_logging("WARNING")
     typer.run(render_command)
 
 

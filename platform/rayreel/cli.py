@@ -38,7 +38,6 @@ def _exits(command: Callable[P, int]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        setup_logging("WARNING")
         try:
             code = command(*args, **kwargs)
         except RayreelError as error:
@@ -103,12 +102,20 @@ def _share(text: str) -> float:
 
 @app.callback(epilog=_example("rayreel render manifests/demo.yaml"))
 def options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback has answered
         bool,
         typer.Option("--version", help="show the version", callback=_print_version, is_eager=True),
     ] = False,
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        typer.Option("--log-level", help="least serious lines that are logged"),
+    ] = "WARNING",
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="log lines as JSON, with run and items")
+    ] = False,
 ) -> None:
     """LTX-2 audio-video diffusion on a Ray cluster."""
+    setup_logging(log_level, json=log_json)
 
 
 @app.command(

@@ -20,7 +20,16 @@ import psutil
 BIN = Path(sys.executable).parent
 RAY = str(BIN / "ray")
 # Jobs run the ``python`` that the head node found on its path.
-ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}:{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "disabled",
+    # A node that is lost shall be missed within seconds.
+    "RAY_health_check_initial_delay_ms": "500",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+}
 MARK = "RAYREEL_TEST_NODE"
 _STORE = "--object-store-memory=100000000"
 

@@ -24,18 +24,13 @@ from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
+KILLS = {"disk": 8, "s3": 20}
 ROWS_A_ROUND = 3
-SIZES: list[dict[str, Any]] = [
-    {},
-    {"width": 96},
-    {"pipeline": "distilled"},
-    {"pipeline": "one_stage", "num_frames": 17},
-]
+SIZES: list[dict[str, Any]] = [{}, {"width": 128}, {"num_frames": 17}, {"steps": 12}]
 POOLS = {
     "placement": "split",
     "workers": {"cpus": 0.5},
-    "stages": {"stage1": {"replicas": 2}},
+    "defaults": {**DEFAULTS, "pipeline": "one_stage"},
     # The same clip may well be at work when its worker is killed, time and again.
     "attempts": 6,
 }
@@ -51,6 +46,7 @@ class Chaos:
         nodes: The cluster.
         s3: Server of the run directory, if it lies there.
         rng: What decides when.
+        kills_wanted: How many to make.
     """
 
     folder: Path
@@ -58,6 +54,7 @@ class Chaos:
     nodes: Cluster
     s3: S3Server | None
     rng: random.Random
+    kills_wanted: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
 
@@ -77,12 +74,12 @@ class Chaos:
     def grow(self) -> None:
         for _ in range(ROWS_A_ROUND):
             number = len(self.rows)
-            prompt = f"A lantern in scene {number // 12}."
+            prompt = f"A lantern in scene {number // 24}."
             size = self.rng.choice(SIZES)
             self.rows.append({"id": f"row{number}", "prompt": prompt, "seed": number, **size})
         lines = "".join(f"{json.dumps(row)}\n" for row in self.rows)
         (self.folder / "list.jsonl").write_text(lines)
-        spec = {"prompts": "list.jsonl", "defaults": DEFAULTS, **POOLS}
+        spec = {"prompts": "list.jsonl", **POOLS}
         (self.folder / "spec.yaml").write_text(yaml.safe_dump(spec))
 
     def drive(self) -> "Driver":
@@ -167,12 +164,12 @@ def chaos(request, tmp_path) -> Iterator[Chaos]:
     s3 = request.getfixturevalue("s3_server") if request.param == "s3" else None
     output = f"{s3.url}/kills-{seed}" if s3 else str(tmp_path / "run")
     with cluster(3, 3, environment=s3.environment if s3 else None) as nodes:
-        yield Chaos(tmp_path, output, nodes, s3, rng)
+        yield Chaos(tmp_path, output, nodes, s3, rng, KILLS[request.param])
 
 
 def test_after_any_kill_a_rerun_has_every_clip_once(chaos):
     round_s = 15.0
-    while chaos.kills.total() < KILLS:
+    while chaos.kills.total() < chaos.kills_wanted:
         before = chaos.written()
         chaos.grow()
         kind = min(chaos.kinds, key=lambda one: (chaos.kills[one], chaos.rng.random()))

@@ -5,11 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rayreel.checkpoints.files import ModelFiles
+from rayreel.checkpoints.tiny import locate_model
+from rayreel.config.jobs import MemorySpec
+from rayreel.config.request import RenderRequest
 from rayreel.errors import StorageError
+from rayreel.pipelines.devices import Device
 from rayreel.pipelines.ledger import ModelLedger
-from rayreel.stages.base import ItemFailure
+from rayreel.stages.base import ItemFailure, RenderItem
+from rayreel.stages.denoise import GenerateStage
 from rayreel.stages.groups import Relief, in_groups, is_out_of_memory
-from tests.pipelines.small import DEVICE
+from tests.pipelines.small import DEVICE, resolved
 from tests.stages.test_base import items
 
 
@@ -98,3 +104,29 @@ def test_a_ledger_that_is_relieved_lends_the_same_weights_from_disk():
         after = upsampler.state_dict()
     assert ledger.loads.count("LatentUpsampler") == 2
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_that_is_too_small_for_a_batch_takes_smaller_ones(tmp_path):
+    device = Device("cuda", "bfloat16", "for the test")
+    request = resolved(
+        RenderRequest(prompt="Rain.", width=768, height=512, num_frames=121, steps=1, seed=1),
+        ModelFiles(locate_model("tiny")),
+    )
+    batch = [RenderItem(item_id=f"{n}", request=request) for n in range(8)]
+    stage = GenerateStage("tiny", device, MemorySpec(), str(tmp_path), str(tmp_path))
+    stage.setup()
+    (alone,) = stage(batch[:1])
+    one = torch.cuda.max_memory_allocated()
+    # Room for the network and for some three of the eight.
+    torch.cuda.set_per_process_memory_fraction(3 * one / torch.cuda.mem_get_info()[1])
+    try:
+        results = stage(batch)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not isinstance(alone, ItemFailure)
+    assert {type(result) for result in results} == {RenderItem}
+    assert {result.memory for result in results if isinstance(result, RenderItem)} <= {
+        *("batch 4", "batch 2", "batch 1")
+    }

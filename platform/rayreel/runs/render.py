@@ -25,7 +25,7 @@ from rayreel.cluster.tracing import tracing_target
 from rayreel.config.jobs import RenderSpec, StageName
 from rayreel.data.ledger import LedgerTable
 from rayreel.errors import ClusterError, RunStopped
-from rayreel.logs import log_settings
+from rayreel.logs import log_context, log_settings
 from rayreel.pipelines.chunks import is_chained, num_chunks
 from rayreel.pipelines.devices import Device
 from rayreel.runs.budget import ErrorBudget
@@ -167,25 +167,28 @@ def render_left(run: Run, left: Left) -> str:
         measured = Measured(run.files, cluster.labels)
         try:
             with (
+                log_context(run=telemetry.run),
                 closing(Board()) as board,
                 following(left.clips, _chunks(run, left), run.storage) as progress,
+                closing(
+                    Waves(
+                        spec=spec,
+                        files=run.files,
+                        storage=run.storage,
+                        ledger=run.ledger,
+                        lease=run.lease,
+                        board=board,
+                        telemetry=telemetry,
+                        text=text,
+                        pools=pools,
+                        # Rows of one kind may differ in what they cost: only examples are known.
+                        batch_size=lambda one: plan.batch_sizes.get(shape_name(one), 1),
+                        progress=progress,
+                        budget=ErrorBudget(spec.error_budget, left.clips),
+                        measured=measured,
+                    )
+                ) as waves,
             ):
-                waves = Waves(
-                    spec=spec,
-                    files=run.files,
-                    storage=run.storage,
-                    ledger=run.ledger,
-                    lease=run.lease,
-                    board=board,
-                    telemetry=telemetry,
-                    text=text,
-                    pools=pools,
-                    # Rows of one kind may differ in what they cost, which only examples tell.
-                    batch_size=lambda request: plan.batch_sizes.get(shape_name(request), 1),
-                    progress=progress,
-                    budget=ErrorBudget(spec.error_budget, left.clips),
-                    measured=measured,
-                )
                 for wave in in_waves(left.rows(), spec.wave):
                     waves.render(wave, [left.attempt(row.item_id) for row in wave])
                     run.ledger.compact(_COMPACT)

@@ -135,6 +135,10 @@ class Waves:
             for start in range(0, len(items), self.spec.wave):
                 self._render(items[start : start + self.spec.wave])
 
+    def close(self) -> None:
+        """Send what is left of the traces."""
+        self._tracer.close()
+
     def _render(self, items: list[RenderItem]) -> None:
         time_factor = self.files.factors.time
         self.progress.expect({i.item_id: num_chunks(i.request, time_factor) for i in items})
