@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from rayreel.runs.waves import in_waves
 from tests.data.test_ledger import done, failed
 from tests.runs.conftest import row, write_job
 
-SHAPES = [{"pipeline": "one_stage", "steps": 1}, {"pipeline": "distilled"}]
+SHAPES: list[dict[str, Any]] = [{"pipeline": "one_stage", "steps": 1}, {"pipeline": "distilled"}]
 ROWS = [row(f"clip{n}", seed=n, **SHAPES[n % 2]) for n in range(6)]
 
 
