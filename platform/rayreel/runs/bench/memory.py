@@ -32,7 +32,7 @@ def measure_decode(case: DecodeMemoryCase) -> list[Line]:
         {
             "frames": frames,
             **{
-                f"{way}_peak_mib": _in_own_process(_decode_peak, case, frames, way == "tiled")
+                f"{way}_peak_mib": in_own_process(_decode_peak, case, frames, way == "tiled")
                 for way in ("tiled", "untiled")
             },
         }
@@ -42,11 +42,12 @@ def measure_decode(case: DecodeMemoryCase) -> list[Line]:
 
 def measure_renders(case: RenderMemoryCase) -> Line:
     """Memory after the first renders and after the last."""
-    before, after = _in_own_process(_render_sizes, case)
+    before, after = in_own_process(_render_sizes, case)
     return {"warm_mib": before, "end_mib": after, "growth": round(after / before - 1, 4)}
 
 
-def _in_own_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def in_own_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What a function of a module gives in a process that has done nothing before."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 

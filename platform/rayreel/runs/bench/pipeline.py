@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from rayreel.config.jobs import MemorySpec
 from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
 from rayreel.media.mux import write_clip
-from rayreel.pipelines import OneStage, Pipeline, phases
+from rayreel.pipelines import PIPELINE_CLASSES, OneStage, Pipeline, phases
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.resolve import resolve
@@ -22,13 +23,15 @@ from rayreel.runs.bench.baseline import (
     render_with_diffusers,
 )
 from rayreel.runs.bench.networks import Line
-from rayreel.runs.bench.spec import DiffusersLoopCase, ResidentCase
+from rayreel.runs.bench.spec import ClipsCase, DiffusersLoopCase, ResidentCase
 from rayreel.runs.bench.timing import Race, difference, race
 
 Renderer = Callable[[Sequence[RenderRequest], Path], None]
 """Renders resolved requests into an empty folder, a file each."""
 
-_DEVICE = Device("cpu", "float32", reason="as measured")
+CPU = Device("cpu", "float32", reason="as measured")
+"""Where clips are compared."""
+
 _PER_CALL = MemorySpec.model_validate(dict.fromkeys(MemorySpec.model_fields, "per_call"))
 _SUBJECTS = ("A fox in fresh snow", "Rain on a tin roof", "A tram at night", "Kites over a beach")
 
@@ -39,7 +42,7 @@ def compare_with_diffusers(case: DiffusersLoopCase, seconds: float) -> Line:
     Raises:
         ValueError: If both do not make the same latents of the same noise.
     """
-    pipeline = OneStage(ModelLedger("tiny", _DEVICE))
+    pipeline = OneStage(ModelLedger("tiny", CPU))
     theirs = diffusers_pipeline(pipeline.ledger.files)
     requests = clip_requests(case, pipeline.ledger.files)
     (ours,) = pipeline.generate(phases.encode(pipeline.ledger, requests[:1]))
@@ -57,17 +60,27 @@ def compare_with_diffusers(case: DiffusersLoopCase, seconds: float) -> Line:
 
 
 def compare_policies(case: ResidentCase, seconds: float) -> Line:
-    """Seconds of a clip, with networks that stay and with networks that are built for each use."""
-    resident, built = (
-        OneStage(ModelLedger("tiny", _DEVICE, memory)) for memory in (MemorySpec(), _PER_CALL)
-    )
+    """Seconds of a clip, with networks that stay and with all of them built anew for each clip.
+
+    What is built anew opens its files for every clip, reads the tokenizer, and fuses adapters.
+    """
+    kind = PIPELINE_CLASSES[case.pipeline]
+    resident = kind(ModelLedger("tiny", CPU))
+    built: list[str] = []
+
+    def anew(requests: Sequence[RenderRequest], folder: Path) -> None:
+        for index, request in enumerate(requests):
+            ledger = ModelLedger("tiny", CPU, _PER_CALL)
+            _render(kind(ledger), request, folder / f"{index}.mp4")
+            built[:] = ledger.loads
+
     result = race_renderers(
         partial(render_with_ours, resident),
-        partial(render_with_ours, built),
+        anew,
         clip_requests(case, resident.ledger.files),
         seconds,
     )
-    return result.line("networks built for each call")
+    return {"built": sorted(built), **result.line("all networks built from their files for a clip")}
 
 
 def race_renderers(
@@ -93,34 +106,51 @@ def race_renderers(
     return Race(both.ours / len(requests), both.theirs / len(requests))
 
 
-def clip_requests(case: DiffusersLoopCase | ResidentCase, files: ModelFiles) -> list[RenderRequest]:
-    """Resolved requests of one stage, each with a prompt of its own."""
+def clip_requests(case: ClipsCase, files: ModelFiles) -> list[RenderRequest]:
+    """Resolved requests, each with a prompt of its own."""
+    return [
+        resolve(request, files, PIPELINE_CLASSES[case.pipeline])
+        for request in written_requests(case, prompts=case.clips)
+    ]
+
+
+def written_requests(case: ClipsCase, *, prompts: int, seed: int = 0) -> list[RenderRequest]:
+    """Requests of a case as a person writes them.
+
+    Args:
+        case: Sizes, and how many.
+        prompts: How many different ones they have.
+        seed: Of the first; that of each further one is one more.
+    """
     video = Guidance(
         cfg_scale=3.0, stg_scale=0.0, stg_blocks=(), rescale_scale=0.0, modality_scale=1.0
     )
+    own: dict[str, Any] = {}
+    if PIPELINE_CLASSES[case.pipeline].traits.guided:
+        audio = video.model_copy(update={"cfg_scale": 7.0})
+        own = {"steps": case.steps, "video_guidance": video, "audio_guidance": audio}
     return [
-        resolve(
-            RenderRequest(
-                prompt=f"{_SUBJECTS[index % len(_SUBJECTS)]}, slow camera, take {index}.",
-                pipeline="one_stage",
-                width=case.width,
-                height=case.height,
-                num_frames=case.frames,
-                steps=case.steps,
-                seed=index,
-                video_guidance=video,
-                audio_guidance=video.model_copy(update={"cfg_scale": 7.0}),
-            ),
-            files,
-            OneStage,
+        RenderRequest(
+            prompt=f"{_SUBJECTS[index % len(_SUBJECTS)]}, slow camera, take {index}.",
+            pipeline=case.pipeline,
+            width=case.width,
+            height=case.height,
+            num_frames=case.frames,
+            seed=seed + number,
+            **own,
         )
-        for index in range(case.clips)
+        for number in range(case.clips)
+        for index in (number % prompts,)
     ]
 
 
 def render_with_ours(pipeline: Pipeline, requests: Sequence[RenderRequest], folder: Path) -> None:
     """Our pipeline in a plain loop, in this process."""
     for index, request in enumerate(requests):
-        with torch.inference_mode():
-            clip = pipeline(request)
-        write_clip(folder / f"{index}.mp4", clip, crf=request.crf)
+        _render(pipeline, request, folder / f"{index}.mp4")
+
+
+def _render(pipeline: Pipeline, request: RenderRequest, path: Path) -> None:
+    with torch.inference_mode():
+        clip = pipeline(request)
+    write_clip(path, clip, crf=request.crf)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from rayreel.runs.bench.job_cases import compare_batches, compare_job
 from rayreel.runs.bench.load import compare_loading
 from rayreel.runs.bench.memory import measure_decode, measure_renders
 from rayreel.runs.bench.networks import (
@@ -14,10 +15,12 @@ from rayreel.runs.bench.networks import (
 )
 from rayreel.runs.bench.pipeline import compare_policies, compare_with_diffusers
 from rayreel.runs.bench.spec import (
+    BatchesCase,
     BenchSpec,
     Case,
     DecodeMemoryCase,
     DiffusersLoopCase,
+    JobCase,
     LoadCase,
     RenderMemoryCase,
     ResidentCase,
@@ -45,7 +48,7 @@ def run(spec: BenchSpec) -> Iterator[list[Line]]:
         torch.manual_seed(0)
         with torch.inference_mode():
             results = _compare(case, spec.seconds)
-        yield [{**case.model_dump(), **result, **surroundings()} for result in results]
+        yield [{**case.model_dump(), **surroundings(), **result} for result in results]
 
 
 def _compare(case: Case, seconds: float) -> list[Line]:
@@ -66,4 +69,8 @@ def _compare(case: Case, seconds: float) -> list[Line]:
             lines = [compare_with_diffusers(case, seconds)]
         case ResidentCase():
             lines = [compare_policies(case, seconds)]
+        case BatchesCase():
+            lines = [compare_batches(case, seconds)]
+        case JobCase():
+            lines = [compare_job(case, seconds)]
     return lines

@@ -66,27 +66,70 @@ class RenderMemoryCase(StrictModel):
     warm_up: int = Field(description="renders before memory counts")
 
 
-class _ClipsCase(StrictModel):
+class ClipsCase(StrictModel):
     """Clips of the tiny model, from prompts to files, with classifier-free guidance alone."""
 
+    pipeline: Literal["one_stage", "two_stage", "distilled"] = "one_stage"
     width: int
     height: int
     frames: int = Field(description="8k + 1")
-    steps: int
-    clips: int = Field(description="in one call, of a prompt each")
+    steps: int = Field(default=8, description="guided ones; distilled has 8 and 3 of its own")
+    clips: int = Field(description="in one call")
 
 
-class DiffusersLoopCase(_ClipsCase):
+class DiffusersLoopCase(ClipsCase):
     """Our pipeline against a loop over diffusers' pipeline with the same weights."""
 
     type: Literal["diffusers_loop"]
+    pipeline: Literal["one_stage"] = "one_stage"
 
 
-class ResidentCase(_ClipsCase):
-    """Networks that stay in memory against networks that are built for each call."""
+class ResidentCase(ClipsCase):
+    """Networks that stay in memory against networks that are built anew for each clip."""
 
     type: Literal["resident"]
 
+
+class BatchesCase(ClipsCase):
+    """Clips denoised in one batch against the same ones by one, by the stages of a job."""
+
+    type: Literal["batches"]
+
+
+class JobCase(ClipsCase):
+    """Clips rendered by a job; of more than 64, workers start anew for the others."""
+
+    workers: int = Field(default=2, description="actors, of one CPU each")
+    batch: int = Field(default=8, description="clips that are denoised together, at most")
+
+
+class JobLoopCase(JobCase):
+    """A job, its cluster started for it, against a loop over diffusers' pipeline."""
+
+    type: Literal["job_against_loop"]
+    pipeline: Literal["one_stage"] = "one_stage"
+
+
+class RepeatedPromptsCase(JobCase):
+    """A job whose prompts all come twice against one whose prompts are all different."""
+
+    type: Literal["repeated_prompts"]
+
+
+class WarmStoreCase(JobCase):
+    """A job whose prompts are all in the store against the one that put them there."""
+
+    type: Literal["warm_store"]
+
+
+class RayOverheadCase(JobCase):
+    """A job with texts in the store against its stages in a loop, without Ray."""
+
+    type: Literal["ray_overhead"]
+    workers: Literal[1] = 1
+
+
+AnyJobCase = JobLoopCase | RepeatedPromptsCase | WarmStoreCase | RayOverheadCase
 
 Case = Annotated[
     LoadCase
@@ -96,7 +139,9 @@ Case = Annotated[
     | DecodeMemoryCase
     | RenderMemoryCase
     | DiffusersLoopCase
-    | ResidentCase,
+    | ResidentCase
+    | BatchesCase
+    | AnyJobCase,
     Field(discriminator="type"),
 ]
 

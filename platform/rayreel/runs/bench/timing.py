@@ -1,7 +1,9 @@
 """Two ways to do the same work, timed by turns."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +40,32 @@ def race(ours: Callable[[], object], theirs: Callable[[], object], seconds: floa
         seconds: When to stop; two calls of each are made in any case.
     """
     fastest = [float("inf"), float("inf")]
-    end = time.perf_counter() + seconds
-    for turn in range(_MOST_CALLS):
+    for _ in turns(seconds):
         for which, call in enumerate((ours, theirs)):
             start = time.perf_counter()
             call()
             fastest[which] = min(fastest[which], time.perf_counter() - start)
+    return Race(*fastest)
+
+
+def turns(seconds: float) -> Iterator[int]:
+    """Numbers of turns until the time is over; two in any case."""
+    end = time.perf_counter() + seconds
+    for turn in range(_MOST_CALLS):
+        yield turn
         if turn and time.perf_counter() > end:
             break
-    return Race(*fastest)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -65,8 +84,9 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def surroundings() -> dict[str, Any]:
-    """What else a time depends on."""
+    """What else a time depends on; the load is what all processes of the last minute asked for."""
     return {
+        "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
