@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": {"--help"},
     "doctor": {"--model", "--set", "--help"},
 }
+OPTIONS = {"--version", "--log-level", "--log-json", "--help"}
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
@@ -46,10 +47,12 @@ def group() -> TyperGroup:
     return found
 
 
-def parse(name: str, words: list[str]) -> None:
-    """Read a command line as the command would, and run nothing."""
+def parse(*words: str) -> None:
+    """Read what follows ``rayreel`` as it would be read, and run nothing."""
+    context = group().make_context("rayreel", [*words])
+    name, *rest = [*context._protected_args, *context.args]
     assert name in COMMANDS, f"rayreel {name}"
-    group().commands[name].make_context(name, [*words])
+    group().commands[name].make_context(name, rest)
 
 
 def bash_lines(text: str) -> list[list[str]]:
@@ -87,6 +90,7 @@ def test_commands_and_flags_are_the_listed_ones():
         for name, command in group().commands.items()
     }
     assert {n: {f for f in opts if f.startswith("-")} for n, opts in found.items()} == COMMANDS
+    assert {flag for option in group().get_params(context) for flag in option.opts} == OPTIONS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -94,8 +98,8 @@ def test_documents_use_commands_that_exist(document, targets):
     text = document.read_text("utf-8")
     words = bash_lines(text)
     inline = [shlex.split(line) for line in re.findall(r"`(rayreel \w+ [^`]+)`", text)]
-    for name, *rest in calls("rayreel", [*words, *inline]):
-        parse(name, rest)
+    for call in calls("rayreel", [*words, *inline]):
+        parse(*call)
     for made in calls("make", words):
         assert {target for target in made if "=" not in target} <= targets
     for script, *_ in calls("python", words):
@@ -119,7 +123,7 @@ def test_a_job_starts_with_its_command(job):
     assert call[0] == f"jobs/{job.name}"
     assert all((REPOSITORY / word).exists() for word in call[1:] if word.startswith("manifests/"))
     if "render_command" in text:
-        parse("render", call[1:])
+        parse("render", *call[1:])
 
 
 def test_make_targets_are_declared(targets):
