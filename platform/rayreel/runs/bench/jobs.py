@@ -34,7 +34,7 @@ class Took:
         start: From the call to the first clip.
         clip: For a clip after the first batch of every worker.
         texts: How many were encoded.
-        text: For a text, the median; workers have one each at a time.
+        text: For a text, by the median of those that the job has measured.
     """
 
     whole: float
