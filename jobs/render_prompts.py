@@ -4,7 +4,8 @@
         --output s3://bucket/runs/demo
 
 The exit code is 0 if every row has a clip, 1 if some rows failed, 2 if the spec or the cluster is
-wrong. Submitting it again finishes what was interrupted.
+wrong, 3 if more rows failed than the error budget allows. Submitting it again finishes what was
+interrupted.
 """
 
 import typer

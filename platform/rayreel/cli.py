@@ -100,6 +100,21 @@ def _share(text: str) -> float:
     return share
 
 
+Retry = Annotated[
+    Literal["none", "failed"],
+    typer.Option("--retry", help="failed: try the clips again that have failed, and no others"),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--error-budget",
+        metavar="SHARE",
+        parser=_share,
+        help="stop when more of the clips have failed than this, such as 5% or 0.05",
+    ),
+]
+
+
 @app.callback(epilog=_example("rayreel render manifests/demo.yaml"))
 def options(
     version: Annotated[  # noqa: ARG001 - its callback has answered
@@ -128,19 +143,8 @@ def render_command(
     output: Output = None,
     set_: Set = None,
     model: Model = None,
-    retry: Annotated[
-        Literal["none", "failed"],
-        typer.Option("--retry", help="failed: try the clips again that have failed, and no others"),
-    ] = "none",
-    error_budget: Annotated[
-        float | None,
-        typer.Option(
-            "--error-budget",
-            metavar="SHARE",
-            parser=_share,
-            help="stop when more of the clips have failed than this, such as 5% or 0.05",
-        ),
-    ] = None,
+    retry: Retry = "none",
+    error_budget: Budget = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, render nothing")
     ] = False,
@@ -168,7 +172,7 @@ def render_command(
 @app.command(
     "plan",
     epilog=_example(
-        "rayreel plan manifests/demo.yaml", "rayreel plan s3://bucket/job.yaml --no-measure"
+        "rayreel plan manifests/demo.yaml", "rayreel plan manifests/demo.yaml --no-measure"
     ),
 )
 @_exits
@@ -189,7 +193,10 @@ def plan_command(
         typer.Option("--costs", metavar="RUN", help="another run whose measured costs count too"),
     ] = None,
 ) -> int:
-    """Tell what a job will take: check every row, and print actors, time, GPU-hours and storage."""
+    """Tell what a job will take before it starts.
+
+    Checks every row, and prints actors, throughput, time, GPU-hours and storage.
+    """
     from rayreel.runs.plan import plan_job
     from rayreel.runs.spec import read_render_spec
 
@@ -200,12 +207,12 @@ def plan_command(
 @app.command(
     "submit",
     epilog=_example(
-        "rayreel submit s3://bucket/job.yaml -o s3://bucket/runs/first",
+        "rayreel submit /shared/job.yaml -o s3://bucket/runs/first",
         "rayreel submit manifests/demo.yaml -o /shared/runs/demo --working-dir . --detach",
     ),
 )
 @_exits
-def submit_command(
+def submit_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="spec or prompt list, as the cluster sees it")
     ],
@@ -214,6 +221,9 @@ def submit_command(
         typer.Option("--output", "-o", metavar="DIR", help="run directory that all nodes see"),
     ],
     set_: Set = None,
+    model: Model = None,
+    retry: Retry = "none",
+    error_budget: Budget = None,
     address: Address = None,
     working_dir: Annotated[
         str | None,
@@ -227,8 +237,10 @@ def submit_command(
     from rayreel.cluster.jobs import follow, submit
 
     settings = [part for setting in set_ or () for part in ("--set", setting)]
+    settings += ["--model", model] if model else []
+    settings += ["--error-budget", str(error_budget)] if error_budget is not None else []
     job = submit(
-        ["render", spec, "--output", output, *settings],
+        ["render", spec, "--output", output, "--retry", retry, *settings],
         output=output,
         address=address,
         working_dir=working_dir,
@@ -264,7 +276,10 @@ def view_command(
         int, typer.Option("--port", min=0, max=65535, help="on this machine; 0 takes a free one")
     ] = 0,
 ) -> int:
-    """Show the gallery of a run in this machine's browser, wherever the run lies."""
+    """Serve a run to a browser on this machine.
+
+    The run may lie on disk or in an object store. Prints the address; Ctrl-C ends it.
+    """
     from rayreel.runs.view import serve_run
 
     serve_run(run, port, print)
@@ -325,7 +340,9 @@ def doctor_command(
     ] = "tiny",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="a field that wins over the spec"),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="a field that wins over the spec; repeatable"
+        ),
     ] = None,
 ) -> int:
     """Check a set of weight files without loading it: is it complete, and can it run here?

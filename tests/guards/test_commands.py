@@ -21,8 +21,8 @@ COMMANDS = {
         "--help",
     },
     "submit": {
-        *("--output", "-o", "--set", "--address", "--working-dir", "--detach"),
-        "--help",
+        *("--output", "-o", "--set", "--model", "--retry", "--error-budget"),
+        *("--address", "--working-dir", "--detach", "--help"),
     },
     "attach": {"--address", "--help"},
     "stop": {"--address", "--help"},

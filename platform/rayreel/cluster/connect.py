@@ -19,6 +19,10 @@ _OWN_CLUSTER = {
     "RAY_prestart_worker_first_driver": "0",
 }
 
+_ASK_S = 60.0
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -100,6 +104,35 @@ def capacity() -> Capacity:
             Node(node.get("CPU", 0.0), node.get("GPU", 0.0), frozenset(node)) for node in nodes
         ),
     )
+
+
+def accelerator(free: Capacity) -> tuple[str, int] | None:
+    """Name and bytes of memory of the cluster's GPUs, as one of its nodes sees them.
+
+    Nodes are taken to be alike. ``None`` where there is no GPU, or where none can be asked within a
+    minute.
+
+    Args:
+        free: What the cluster has.
+    """
+    if not free.gpus:
+        return None
+    question = ray.remote(_see_gpu).options(num_cpus=0, num_gpus=min(free.gpus, 0.01))
+    try:
+        found: tuple[str, int] | None = ray.get(question.remote(), timeout=_ASK_S)
+    except ray.exceptions.RayError as error:
+        log.warning("the cluster's GPUs cannot be looked at: %s", type(error).__name__)
+        return None
+    return found
+
+
+def _see_gpu() -> tuple[str, int] | None:
+    import torch  # noqa: PLC0415 - where it runs, not where it is asked
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return properties.name, properties.total_memory
 
 
 @contextmanager

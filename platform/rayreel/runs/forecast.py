@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import psutil
-import torch
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.cluster.connect import Capacity
+from rayreel.cluster.connect import Capacity, accelerator
 from rayreel.config.jobs import RenderSpec, StageName, StageSpec
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
@@ -69,12 +68,9 @@ def cluster_of(free: Capacity, devices: Mapping[StageName, Device]) -> Cluster:
         devices: Of the stages.
     """
     host = psutil.virtual_memory().total
-    sizes = {"cpu": host}
-    hardware = "cuda"
-    # A head node without a GPU does not know the memory of the others.
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        hardware, sizes["cuda"] = properties.name, properties.total_memory
+    sizes, hardware = {"cpu": host}, "cuda"
+    if found := accelerator(free):
+        hardware, sizes["cuda"] = found
     nodes = tuple((node.cpus, node.gpus) for node in free.nodes)
     room = Room(cpus=free.cpus, gpus=free.gpus, nodes=nodes, host_bytes=host)
     return Cluster(room=room, devices=devices, device_bytes=sizes, hardware=hardware)

@@ -61,7 +61,7 @@ def open_run(spec: RenderSpec) -> Iterator[Run]:
     Raises:
         SpecError: If the spec or a row is wrong, or the run directory cannot be one.
         CheckpointError: If weight files are.
-        RunHeld: If another driver is at work.
+        RayreelError: If another driver is at work.
     """
     files, rows = plan(spec)
     storage = _opened(spec.output)

@@ -54,6 +54,7 @@ def read_render_spec(
         "prompts": _absolute(spec.prompts, base),
         "output": _absolute(output or spec.output, Path()),
         "store": spec.store and _absolute(spec.store, Path()),
+        "traces": spec.traces and _absolute(spec.traces, Path()),
         "model": _located(spec.model, base),
     }
     return spec.model_copy(update=changes)
