@@ -43,6 +43,9 @@ def _exits(command: Callable[P, int]) -> Callable[P, None]:
         except RayreelError as error:
             print(f"rayreel: {error}", file=sys.stderr)
             code = 2
+        except KeyboardInterrupt:
+            print("rayreel: interrupted; the same command goes on from here", file=sys.stderr)
+            code = 130
         raise typer.Exit(code)
 
     return run
