@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine, whose nodes can be killed and started again."""
 
+import json
 import os
 import signal
 import socket
@@ -120,8 +121,6 @@ def cluster(*cpus: int, environment: dict[str, str] | None = None) -> Iterator[C
 
 
 def _alive(made: Cluster) -> list[object]:
-    import json  # noqa: PLC0415
-
     try:
         with urllib.request.urlopen(f"{made.dashboard}/api/v0/nodes?detail=0", timeout=5) as answer:
             found = json.load(answer)["data"]["result"]["result"]

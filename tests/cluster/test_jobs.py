@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from rayreel.cluster.jobs import DETACHED, follow, run_id, stop, submit
 from rayreel.errors import ClusterError, SpecError
-from tests.cluster.head import running_head
+from tests.cluster import nodes
 from tests.cluster.jobs_api import TOKEN, Job, JobsApi
 
 OUTPUT = "s3://bucket/runs/demo"
@@ -150,8 +150,8 @@ def test_what_cannot_be_right_is_refused_before_anything_is_sent(changes, said):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with running_head() as address:
-        yield address
+    with nodes.cluster(4) as made:
+        yield made.dashboard
 
 
 @pytest.mark.slow
