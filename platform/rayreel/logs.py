@@ -45,7 +45,6 @@ class LogSettings:
 
 
 _settings = LogSettings()
-_handler: logging.Handler | None = None
 
 
 def setup_logging(level: int | str = logging.INFO, *, json: bool = False) -> None:
@@ -60,15 +59,14 @@ def setup_logging(level: int | str = logging.INFO, *, json: bool = False) -> Non
         json: Whether each line is a JSON object with ``time``, ``level``, ``logger``, ``message``,
             and ``run`` and ``items`` where they are known.
     """
-    global _settings, _handler  # noqa: PLW0603 - a process has one standard error
+    global _settings  # noqa: PLW0603 - a process has one standard error
     _settings = LogSettings(level, json)
     root = logging.getLogger()
-    if _handler is not None:
-        root.removeHandler(_handler)
-    _handler = _StderrHandler()
-    _handler.setFormatter(_Hiding(_json_lines() if json else _Lines(), _secrets()))
-    _handler.addFilter(_with_context)
-    root.addHandler(_handler)
+    root.handlers[:] = [one for one in root.handlers if not isinstance(one, _StderrHandler)]
+    handler = _StderrHandler()
+    handler.setFormatter(_Hiding(_json_lines() if json else _Lines(), _secrets()))
+    handler.addFilter(_with_context)
+    root.addHandler(handler)
     root.setLevel(level)
 
 

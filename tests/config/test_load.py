@@ -60,7 +60,7 @@ def test_a_field_that_is_near_to_none_lists_the_known_ones():
         ({"model": {"checkpoint": "a"}}, "model.gemma", "required"),
         ({"model": FILES | {"gemma": 3}}, "model.gemma", "should be a valid string, got 3"),
         ({"seed": -1}, "seed", "should be greater than or equal to 0, got -1"),
-        ({"placement": "any"}, "placement", "should be 'fused' or 'split', got 'any'"),
+        ({"placement": "any"}, "placement", "should be 'fused', 'split' or 'auto', got 'any'"),
         ({"workers": 3}, "workers", "should be a mapping of fields, got 3"),
         ({"stages": [1]}, "stages", "should be a mapping, got a list"),
         (
