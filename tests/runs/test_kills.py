@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import sys
@@ -83,7 +84,12 @@ class Chaos:
         (self.folder / "spec.yaml").write_text(yaml.safe_dump(spec))
 
     def drive(self) -> "Driver":
-        return Driver(self.folder / "spec.yaml", self.output, self.nodes.address)
+        environment = {
+            **(self.s3.environment if self.s3 else {}),
+            "RAY_ADDRESS": self.nodes.address,
+            "RAY_AUTH_MODE": "disabled",
+        }
+        return Driver(self.folder / "spec.yaml", self.output, environment)
 
     def kill_driver(self, driver: "Driver") -> bool:
         driver.process.kill()
@@ -135,10 +141,10 @@ class Chaos:
 class Driver:
     """`rayreel render` in a process of its own, forked from one that has imported everything."""
 
-    def __init__(self, spec: Path, output: str, address: str) -> None:
+    def __init__(self, spec: Path, output: str, environment: dict[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["rayreel.runs.render", "rayreel.cli"])
-        self.process = context.Process(target=_drive, args=(str(spec), output, address))
+        self.process = context.Process(target=_drive, args=(str(spec), output, environment))
         self.process.start()
 
     @property
@@ -151,10 +157,9 @@ class Driver:
         return self.process.exitcode
 
 
-def _drive(spec: str, output: str, address: str) -> None:
-    import os  # noqa: PLC0415
-
-    os.environ |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+def _drive(spec: str, output: str, environment: dict[str, str]) -> None:
+    # The server that this was forked from has the environment of whoever started it first.
+    os.environ |= environment
     from rayreel.cli import main  # noqa: PLC0415
 
     sys.argv = ["rayreel", "render", spec, "-o", output]
