@@ -50,14 +50,14 @@ def test_a_comparison_tells_both_times(case):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["job_against_loop", "repeated_prompts", "warm_store"])
+@pytest.mark.parametrize("kind", ["job_against_loop", "warm_store"])
 def test_a_job_is_compared_by_its_clips_and_as_a_whole(kind, ray_cluster):
     case = {"type": kind, **SMALL_JOB, "batch": 2}
     ((line,),) = run(parse({"seconds": 0, "cases": [case]}, BenchSpec, where="test"))
     assert line.items() >= case.items()
     assert line["speed_up"] == pytest.approx(line["baseline_seconds"] / line["seconds"], 0.01)
     assert line["whole_seconds"] > line["start_seconds"] > line["seconds"] > 0
-    texts = {"repeated_prompts": (3, 5), "warm_store": (0, 5)}
+    texts = {"warm_store": (0, 5)}
     assert (line["texts"], line["baseline_texts"]) == texts.get(kind, (5, 0))
 
 
