@@ -174,7 +174,6 @@ def render_left(run: Run, left: Left) -> str:
                     Waves(
                         spec=spec,
                         files=run.files,
-                        storage=run.storage,
                         ledger=run.ledger,
                         lease=run.lease,
                         board=board,

@@ -274,8 +274,8 @@ def _pieces(content: dict[str, Any], blanks: tuple[str, ...]) -> tuple[str, ...]
     return (*pieces, rest)
 
 
-def _ignored(values: dict[str, Any], request: RenderRequest) -> str:
-    """What a row says to no effect; empty where all of it counts."""
+def without_effect(request: RenderRequest) -> set[str]:
+    """Fields of a resolved request that play no part, or follow from a file that it names."""
     kind = pipeline_of(request)
     ignored: set[str] = set()
     if not kind.guided(request):
@@ -296,6 +296,11 @@ def _ignored(values: dict[str, Any], request: RenderRequest) -> str:
         ignored |= {"num_frames", "seconds"}
     if not is_chained(request):
         ignored.add("chain")
-    said = ", ".join(sorted(ignored & values.keys()))
+    return ignored
+
+
+def _ignored(values: dict[str, Any], request: RenderRequest) -> str:
+    """What a row says to no effect; empty where all of it counts."""
+    said = ", ".join(sorted(without_effect(request) & values.keys()))
     audio = "on" if request.audio else "off"
     return said and f"{said}: no effect with pipeline {request.pipeline}, audio {audio}"

@@ -63,7 +63,6 @@ class Waves:
     Attributes:
         spec: The job.
         files: Its model.
-        storage: The run directory.
         ledger: Of the run; what fails is recorded here, what is finished by the workers.
         lease: That this driver is the only one.
         board: Told by the workers what they are at.
@@ -78,7 +77,6 @@ class Waves:
 
     spec: RenderSpec
     files: ModelFiles
-    storage: Storage
     ledger: Ledger
     lease: Lease
     board: Board
@@ -200,7 +198,9 @@ class Waves:
         for item in items:
             keys = (item.item_id, *map(store.key, needed[item.item_id]))
             own = [results[key] for key in keys if key in results]
-            if failures := [one for one in own if isinstance(one, ItemFailure)]:
+            if is_written_before(item.request) and item.item_id not in results:
+                self._finished(item, _lost(item))
+            elif failures := [one for one in own if isinstance(one, ItemFailure)]:
                 self._finished(item, replace(failures[0], item_id=item.item_id, seed=item.seed))
             else:
                 ready.append(_prepared(item, own[0]) if own else item)

@@ -6,8 +6,8 @@ from typing import IO, Any
 
 from rayreel.config.request import RenderRequest
 from rayreel.pipelines import pipeline_of
-from rayreel.pipelines.chunks import is_chained
 from rayreel.runs.requests import PlannedRow
+from rayreel.runs.templates import without_effect
 
 
 def write_rows(file: IO[str], rows: Iterable[PlannedRow]) -> None:
@@ -33,29 +33,15 @@ def stated(request: RenderRequest) -> dict[str, Any]:
     Args:
         request: With its files located; what has no effect in it is left out.
     """
-    values = request.model_dump(mode="json", exclude=_without_effect(request))
+    values = request.model_dump(mode="json", exclude=_left_out(request))
     fields: dict[str, Any] = _without_nulls(values)
     return fields
 
 
-def _without_effect(request: RenderRequest) -> set[str]:
-    """Fields that play no part, or follow from a file that the request names."""
-    fields = set()
-    if request.steps is None:
-        fields.add("scheduler")
-    if not is_chained(request):
-        fields.add("chain")
-    if request.video:
-        fields.add("audio_format")
-    else:
-        fields |= {"width", "height", "crf"}
-    if request.retake or request.extend:
-        fields |= {"width", "height", "fps"}
-    if request.retake:
-        fields.add("num_frames")
-    if not pipeline_of(request).traits.stages:
-        fields |= {"loras", "sampler"}
-    return fields
+def _left_out(request: RenderRequest) -> set[str]:
+    """Fields that a row need not state: they play no part, or it may not state them."""
+    made_elsewhere = not pipeline_of(request).traits.stages
+    return without_effect(request) | ({"loras", "sampler"} if made_elsewhere else set())
 
 
 def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - plain JSON
