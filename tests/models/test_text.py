@@ -274,13 +274,28 @@ class TestEncoder:
         assert fox.audio.shape == (128, CONFIG.audio.width)
         assert not torch.allclose(fox.video, nothing.video, atol=1e-2)
 
-    def test_contexts_do_not_depend_on_what_padding_held(self, folder, gemma):
-        encoder, connectors = random_encoder(gemma, folder), random_connectors()
+    @pytest.mark.parametrize("config", [CONFIG, V1_CONFIG])
+    def test_features_and_contexts_are_those_of_the_whole_padding(self, folder, gemma, config):
+        encoder, connectors = random_encoder(gemma, folder, config), random_connectors(config)
         ids, mask = encoder.tokenizer(PROMPTS)
         video, _ = encoder.feature_extractor(gemma(ids, mask), mask)
         whole = connectors.video_connector(video, mask)
-        for features, expected in zip(connectors(encoder(PROMPTS)), whole, strict=True):
-            assert torch.equal(features.video, expected)
+        trimmed = encoder(PROMPTS)
+        for row, (features, context) in enumerate(zip(trimmed, connectors(trimmed), strict=True)):
+            expected = video[row, mask[row].bool()]
+            torch.testing.assert_close(features.video, expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(context.video, whole[row], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("prompts", "tokens"), [(["", "fox"], 4), ([""], 1), (["x" * 200], 128)]
+    )
+    def test_padding_that_all_prompts_share_is_not_computed(self, folder, gemma, prompts, tokens):
+        encoder, seen = random_encoder(gemma, folder), []
+        handle = gemma.register_forward_hook(lambda _, __, states: seen.append(states.shape[1]))
+        features = encoder(prompts)
+        handle.remove()
+        assert seen == [tokens]
+        assert [one.length for one in features] == [128] * len(prompts)
 
     @pytest.mark.parametrize("version", ["v1", "v2"])
     def test_without_an_audio_stream_the_audio_context_is_empty(self, folder, gemma, version):

@@ -31,8 +31,8 @@ class TextEncoder(nn.Module):
     def forward(self, prompts: Sequence[str]) -> list[TextFeatures]:
         """Features of prompts, in one batch; negative prompts are like any other.
 
-        Prompts are padded to one length whatever is beside them, so none depends on the others but
-        for the rounding of larger products.
+        Padding that all of them share is not computed. Tokens keep the positions that they have
+        behind all of it, so none depends on the others but for the rounding of other products.
 
         Args:
             prompts: At least one text; may be empty ones.
@@ -40,8 +40,12 @@ class TextEncoder(nn.Module):
         Returns:
             One per prompt, in order, on the model's device.
         """
-        input_ids, mask = (x.to(self.gemma.device) for x in self.tokenizer(prompts))
-        videos, audios = self.feature_extractor(self.gemma(input_ids, mask), mask)
+        input_ids, mask = self.tokenizer(prompts)
+        length = mask.shape[1]
+        start = length - int(mask.sum(dim=1).max())
+        input_ids, mask = (x[:, start:].to(self.gemma.device) for x in (input_ids, mask))
+        states = self.gemma(input_ids, mask, start=start)
+        videos, audios = self.feature_extractor(states, mask)
         found = []
         for row, valid in enumerate(mask.bool()):
             # Copies: a view would keep the padding of the whole batch.
@@ -50,5 +54,5 @@ class TextEncoder(nn.Module):
                 audio = video
             else:
                 audio = video[:, :0] if audios is None else audios[row, valid]
-            found.append(TextFeatures(video=video, audio=audio, length=mask.shape[1]))
+            found.append(TextFeatures(video=video, audio=audio, length=length))
         return found

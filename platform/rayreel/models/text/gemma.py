@@ -46,12 +46,13 @@ class Gemma(nn.Module):
         """Where the weights are."""
         return self.model.device
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, mask: Tensor, *, start: int = 0) -> Tensor:
         """Hidden states of all layers; the last one has passed the final norm.
 
         Args:
             input_ids: Int64 ``(B, L)``.
             mask: Int64 ``(B, L)``: 1 for tokens, 0 for padding.
+            start: Position of the first column, where columns of padding before it were left out.
 
         Returns:
             ``(B, L, D, S)`` in the model's dtype; rows of padding hold arbitrary values.
@@ -59,6 +60,7 @@ class Gemma(nn.Module):
         output = self.model(
             input_ids=self._readable(input_ids),
             attention_mask=mask,
+            position_ids=torch.arange(start, start + mask.shape[1], device=mask.device)[None],
             output_hidden_states=True,
             use_cache=False,
         )
