@@ -15,7 +15,7 @@ from rayreel.cluster.pool import Pool
 from rayreel.cluster.telemetry import Observer, Telemetry
 from rayreel.data.ledger import worker_name
 from rayreel.errors import RayreelError
-from rayreel.stages.base import ItemFailure, RenderItem, StageItem, run_stage
+from rayreel.stages.base import ItemFailure, StageItem, run_stage
 from rayreel.stages.finished import finished_item
 from rayreel.stages.life import listen
 
@@ -127,7 +127,7 @@ class Worker:
     def _known(self, item: StageItem, loss: Loss) -> StageItem | ItemFailure | None:
         """Result of an item whose worker was lost: it was finished before, or it is to blame."""
         ledger = self._pool.ledger
-        if ledger and isinstance(item, RenderItem) and (done := finished_item(ledger, item)):
+        if ledger and (done := finished_item(ledger, item)):
             return done
         if loss != "alone":
             return None

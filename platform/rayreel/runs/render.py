@@ -33,6 +33,7 @@ from rayreel.runs.forecast import cluster_of, forecast, placed
 from rayreel.runs.left import Left, Retry
 from rayreel.runs.measured import Measured
 from rayreel.runs.opened import Run, open_run
+from rayreel.runs.passes import Passes
 from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.options import Cluster
 from rayreel.runs.planning.plan import Plan
@@ -170,24 +171,20 @@ def render_left(run: Run, left: Left) -> str:
                 log_context(run=telemetry.run),
                 closing(Board()) as board,
                 following(left.clips, _chunks(run, left), run.storage) as progress,
-                closing(
-                    Waves(
-                        spec=spec,
-                        files=run.files,
-                        ledger=run.ledger,
-                        lease=run.lease,
-                        board=board,
-                        telemetry=telemetry,
-                        text=text,
-                        pools=pools,
-                        # Rows of one kind may differ in what they cost: only examples are known.
-                        batch_size=lambda one: plan.batch_sizes.get(shape_name(one), 1),
-                        progress=progress,
-                        budget=ErrorBudget(spec.error_budget, left.clips),
-                        measured=measured,
-                    )
-                ) as waves,
+                closing(Passes(run.ledger, run.lease, board, telemetry, spec.attempts)) as passes,
             ):
+                waves = Waves(
+                    spec=spec,
+                    files=run.files,
+                    passes=passes,
+                    text=text,
+                    pools=pools,
+                    # Rows of one kind may differ in what they cost: only examples are known.
+                    batch_size=lambda one: plan.batch_sizes.get(shape_name(one), 1),
+                    progress=progress,
+                    budget=ErrorBudget(spec.error_budget, left.clips),
+                    measured=measured,
+                )
                 for wave in in_waves(left.rows(), spec.wave):
                     waves.render(wave, [left.attempt(row.item_id) for row in wave])
                     run.ledger.compact(_COMPACT)

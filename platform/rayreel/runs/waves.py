@@ -4,19 +4,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.cluster.board import Board
-from rayreel.cluster.data import run
-from rayreel.cluster.metrics import RunMetrics
 from rayreel.cluster.pool import Pool
-from rayreel.cluster.telemetry import Telemetry
-from rayreel.cluster.tracing import Tracer
 from rayreel.config.jobs import RenderSpec
-from rayreel.data.lease import Lease
-from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
 from rayreel.pipelines.chunks import num_chunks
@@ -24,6 +16,7 @@ from rayreel.pipelines.texts import TextStore
 from rayreel.runs.batches import Size, like_batches
 from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.measured import Measured
+from rayreel.runs.passes import Passes, lost
 from rayreel.runs.progress import Progress
 from rayreel.runs.requests import PlannedRow
 from rayreel.stages.base import ItemFailure, RenderItem, StageItem, TextItem
@@ -32,8 +25,6 @@ from rayreel.stages.text import is_written_before, needed_texts
 # The first clips shall be there soon; later waves are larger, as workers start anew for each.
 _FIRST_WAVE = 64
 _GROWTH = 4
-# Before the second try, the third, and all further ones.
-_BACK_OFF_S = (2.0, 10.0, 60.0)
 _TEXTS = 8
 
 log = logging.getLogger(__name__)
@@ -63,10 +54,7 @@ class Waves:
     Attributes:
         spec: The job.
         files: Its model.
-        ledger: Of the run; what fails is recorded here, what is finished by the workers.
-        lease: That this driver is the only one.
-        board: Told by the workers what they are at.
-        telemetry: How the run is observed.
+        passes: Of the run.
         text: The pool that encodes texts, if any are needed.
         pools: Those that render.
         batch_size: Of like requests.
@@ -77,10 +65,7 @@ class Waves:
 
     spec: RenderSpec
     files: ModelFiles
-    ledger: Ledger
-    lease: Lease
-    board: Board
-    telemetry: Telemetry
+    passes: Passes
     text: Pool | None
     pools: Sequence[Pool]
     batch_size: Size
@@ -88,14 +73,7 @@ class Waves:
     budget: ErrorBudget
     measured: Measured
     again: list[RenderItem] = field(default_factory=list)
-    _metrics: RunMetrics = field(init=False)
-    _tracer: Tracer = field(init=False)
     _names: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Nothing is told yet."""
-        self._metrics = RunMetrics(self.telemetry.run)
-        self._tracer = Tracer(self.telemetry.run, self.telemetry.traces)
 
     def render(self, wave: Sequence[PlannedRow], attempts: Sequence[int]) -> None:
         """Render the clips of some rows.
@@ -124,7 +102,7 @@ class Waves:
         Raises:
             ClusterError: As ``render`` does; and RunStopped.
         """
-        for back_off_s in (*_BACK_OFF_S, *[_BACK_OFF_S[-1]] * self.spec.attempts):
+        for back_off_s in self.passes.back_offs():
             if not self.again:
                 return
             log.warning("%d clips are tried again in %.0f s", len(self.again), back_off_s)
@@ -132,10 +110,6 @@ class Waves:
             items, self.again = self.again, []
             for start in range(0, len(items), self.spec.wave):
                 self._render(items[start : start + self.spec.wave])
-
-    def close(self) -> None:
-        """Send what is left of the traces."""
-        self._tracer.close()
 
     def _render(self, items: list[RenderItem]) -> None:
         time_factor = self.files.factors.time
@@ -147,10 +121,10 @@ class Waves:
             return
         started_ns = time.time_ns()
         for result in self._run("render", batches, self.pools):
-            self._tracer.item(started_ns, result)
+            self.passes.tracer.item(started_ns, result)
             self._finished(at_work.pop(result.item_id), result)
         for item in at_work.values():
-            self._finished(item, _lost(item))
+            self._finished(item, lost(item, "render"))
 
     def _run(
         self, name: str, batches: Sequence[Sequence[StageItem]], pools: Sequence[Pool]
@@ -159,7 +133,7 @@ class Waves:
         began = time.monotonic()
         first = True
         try:
-            for result in run(batches, pools, self.board, self.telemetry):
+            for result in self.passes.run(batches, pools):
                 if first and not isinstance(result, ItemFailure):
                     worked_s = sum(
                         s for stage, s in result.seconds if stage != "text" or name == stage
@@ -177,7 +151,7 @@ class Waves:
         needed = {item.item_id: needed_texts(item.request, time_factor) for item in items}
         texts = {text for own in needed.values() for text in own}
         unknown = sorted(texts - store.known(texts), key=len)
-        self._metrics.texts(hits=len(texts) - len(unknown), misses=len(unknown))
+        self.passes.metrics.texts(hits=len(texts) - len(unknown), misses=len(unknown))
         works = [TextItem(item_id=store.key(text), text=text) for text in unknown]
         works += [
             TextItem(item_id=item.item_id, text=item.request.prompt, request=item.request)
@@ -199,7 +173,7 @@ class Waves:
             keys = (item.item_id, *map(store.key, needed[item.item_id]))
             own = [results[key] for key in keys if key in results]
             if is_written_before(item.request) and item.item_id not in results:
-                self._finished(item, _lost(item))
+                self._finished(item, lost(item, "render"))
             elif failures := [one for one in own if isinstance(one, ItemFailure)]:
                 self._finished(item, replace(failures[0], item_id=item.item_id, seed=item.seed))
             else:
@@ -208,20 +182,15 @@ class Waves:
 
     def _finished(self, item: RenderItem, result: StageItem | ItemFailure) -> None:
         """Record a failure, count a clip, or keep it for another try."""
-        self.lease.check()
-        if isinstance(result, ItemFailure):
-            failure = replace(result, attempt=item.attempt)
-            self.ledger.append(_failed_entry(failure))
-            if failure.retryable and item.attempt < self.spec.attempts:
-                self.again.append(replace(item, attempt=item.attempt + 1))
-                self._metrics.retry(failure.error)
-                return
         failed = result if isinstance(result, ItemFailure) else None
+        if failed and self.passes.failed(replace(failed, attempt=item.attempt)):
+            self.again.append(replace(item, attempt=item.attempt + 1))
+            return
         if isinstance(result, RenderItem):
             self.measured.clip(result)
         progress = self.progress
         progress.finish(item.item_id, failed, self._names.pop(item.item_id))
-        self._metrics.progress(left=progress.left, done=progress.done, failed=progress.failed)
+        self.passes.metrics.progress(left=progress.left, done=progress.done, failed=progress.failed)
         self.budget.count(failed)
 
 
@@ -229,35 +198,3 @@ def _prepared(item: RenderItem, text: TextItem) -> RenderItem:
     """The item with what was found out about its prompt."""
     prompts = (text.written,) if text.written else ()
     return replace(item, prompts=prompts, notes=(*item.notes, *text.notes), seconds=text.seconds)
-
-
-def _lost(item: RenderItem) -> ItemFailure:
-    """The failure of an item that no worker has told of."""
-    return ItemFailure(
-        item_id=item.item_id,
-        stage="render",
-        error="WorkerLost",
-        message="its worker was lost, and with it what became of it",
-        seed=item.seed,
-        attempt=item.attempt,
-        seconds=0.0,
-        retryable=True,
-    )
-
-
-def _failed_entry(failure: ItemFailure) -> LedgerEntry:
-    return LedgerEntry(
-        item_id=failure.item_id,
-        status="failed",
-        attempt=failure.attempt,
-        seconds={failure.stage: failure.seconds},
-        seed=failure.seed,
-        error=FailureRecord(
-            stage=failure.stage,
-            error=failure.error,
-            message=failure.message,
-            retryable=failure.retryable,
-        ),
-        worker=worker_name(),
-        finished_at=datetime.now(UTC),
-    )

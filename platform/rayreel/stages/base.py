@@ -3,9 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from rayreel.config.request import RenderRequest
+from rayreel.data.ledger import LedgerEntry
 from rayreel.types import Latents
 
 
@@ -55,6 +56,10 @@ class StageItem:
         """Seed of what is asked for, where there is one."""
         return None
 
+    def finished(self, entry: LedgerEntry) -> Self | None:  # noqa: ARG002 - items that have files
+        """The item with what its line in the ledger tells of, if that is a file of its own."""
+        return None
+
 
 ItemT = TypeVar("ItemT", bound=StageItem)
 
@@ -82,6 +87,29 @@ class TextItem(StageItem):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that an item became, in the run directory.
+
+    Attributes:
+        path: Where it lies, from the run directory.
+        sha256: Of a clip, the hash of the decoded frames, or of sound alone, before they were
+            compressed; else of the file.
+        num_bytes: Size of the file.
+    """
+
+    path: str
+    sha256: str
+    num_bytes: int
+
+    @classmethod
+    def of(cls, entry: LedgerEntry) -> Self | None:
+        """The file of a line in the ledger, where it tells of one."""
+        if entry.output is None or entry.sha256 is None or entry.num_bytes is None:
+            return None
+        return cls(path=entry.output, sha256=entry.sha256, num_bytes=entry.num_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenderItem(StageItem):
     """A request on its way from prompt to clip; each stage fills in its part.
 
@@ -101,27 +129,17 @@ class RenderItem(StageItem):
     notes: tuple[str, ...] = ()
     batch: int | None = None
     latents: Latents | None = None
-    output: "ClipFile | None" = None
+    output: Artifact | None = None
 
     @property
     def seed(self) -> int | None:
         """Seed of the request."""
         return self.request.seed
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFile:
-    """A clip, a sound or an image in the run directory.
-
-    Attributes:
-        path: Where it lies, from the run directory.
-        sha256: Hash of the decoded frames, or of sound alone, before they were compressed.
-        num_bytes: Size of the file.
-    """
-
-    path: str
-    sha256: str
-    num_bytes: int
+    def finished(self, entry: LedgerEntry) -> Self | None:
+        """The item with the clip that its line in the ledger tells of."""
+        output = Artifact.of(entry)
+        return None if output is None else replace(self, output=output, latents=None)
 
 
 Result = RenderItem | ItemFailure

@@ -25,7 +25,7 @@ from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
-from rayreel.stages.base import ClipFile, RenderItem, Result
+from rayreel.stages.base import Artifact, RenderItem, Result
 from rayreel.stages.chunks import StoredChunks
 from rayreel.stages.finished import finished_item
 from rayreel.stages.groups import Relief, in_groups
@@ -110,7 +110,7 @@ class DecodeStage:
 
     def _written(
         self, item: RenderItem, chunks: StoredChunks, *, replaces: bool
-    ) -> tuple[ClipFile, int]:
+    ) -> tuple[Artifact, int]:
         """The file of an item, whole and in place, and how many frames it has."""
         path, digest = output_name(item.item_id, item.request), hashlib.sha256()
         with self._storage.local_staging(path, replace=replaces) as staged:
@@ -118,7 +118,7 @@ class DecodeStage:
             num_frames = clip.num_frames
             _write_file(staged, item.request, clip, digest)
             num_bytes = staged.stat().st_size
-        return ClipFile(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes), num_frames
+        return Artifact(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes), num_frames
 
     def _decoded(self, item: RenderItem, chunks: StoredChunks) -> ClipStream:
         pipeline = pipeline_of(item.request)(self._models)
