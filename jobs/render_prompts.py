@@ -10,7 +10,7 @@ interrupted.
 
 import typer
 
-from rayreel.cli import render_command
+from rayreel.cli.jobs import render_command
 from rayreel.logs import setup_logging
 
 
