@@ -25,7 +25,9 @@ class Scan(StrictModel):
     """
 
     content: str = Field(description="hash of the file's bytes")
-    kind: Literal["video", "image", "audio"]
+    kind: Literal["video", "image", "audio", "file"] = Field(
+        description="file: nothing was looked at but its bytes"
+    )
     width: int = 0
     height: int = 0
     num_frames: int = Field(default=0, description="at a constant rate")

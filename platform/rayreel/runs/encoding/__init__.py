@@ -1,0 +1,1 @@
+"""What an encode job is made of: its rows, what is decided about them, and the passes."""

@@ -1,0 +1,125 @@
+"""Rows of a dataset list: captions, and media under the names that they are encoded as."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from rayreel.config.encode import ColumnSpec, EncodeSpec
+from rayreel.data.manifest import Manifest
+from rayreel.errors import SpecError
+
+MediaColumn = Literal[
+    "video", "audio", "reference_video", "reference_audio", "video_mask", "audio_mask"
+]
+"""Columns that hold paths."""
+
+_ALIASES = {"video": "media_path", "reference_video": "ref_media_path"}
+_PARTS = {
+    "video": "video",
+    "audio": "audio",
+    "reference_video": "reference",
+    "reference_audio": "reference",
+    "video_mask": "masks",
+    "audio_mask": "masks",
+}
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRow:
+    """A row of the list.
+
+    Attributes:
+        number: Where a person finds it.
+        name: What reports call it.
+        caption: As the list has it; empty where it has none.
+        media: Paths or URIs by column.
+        fault: What is wrong with the row itself.
+    """
+
+    number: int
+    name: str
+    caption: str
+    media: dict[MediaColumn, str]
+    fault: str = ""
+
+
+class ClipList:
+    """The rows of a list, read as often as needed.
+
+    Attributes:
+        num_rows: How many there are.
+    """
+
+    def __init__(self, spec: EncodeSpec) -> None:
+        """Read the list once.
+
+        Args:
+            spec: Of the job; the list is on any fsspec file system.
+
+        Raises:
+            SpecError: If the list cannot be read, or no row has a video or sound.
+        """
+        self._manifest = Manifest(spec.dataset)
+        self._spec = spec
+        self._base = spec.dataset.rpartition("/")[0]
+        self.num_rows, has_media = 0, False
+        columns: set[str] = set()
+        for row in self:
+            self.num_rows += 1
+            has_media = has_media or bool({"video", "audio"} & row.media.keys())
+        if not self.num_rows:
+            raise SpecError(f"{spec.dataset} has no rows")
+        if not has_media:
+            for raw in self._manifest:
+                columns |= raw.values.keys()
+            raise SpecError(_no_media(spec.dataset, spec.columns, sorted(columns)))
+
+    def __iter__(self) -> Iterator[ClipRow]:
+        """All rows; raises ``SpecError`` if the list is damaged or changed."""
+        for number, values in self._manifest:
+            yield self._row(number, values)
+
+    def _row(self, number: int, values: dict[str, Any]) -> ClipRow:
+        columns = self._spec.columns
+        faults = []
+        media: dict[MediaColumn, str] = {}
+        for column in get_args(MediaColumn):
+            if _PARTS[column] in self._spec.skip:
+                continue
+            name = getattr(columns, column)
+            found = values.get(name, values.get(_ALIASES.get(column, name)))
+            if isinstance(found, str) and found.strip():
+                media[column] = self._located(found.strip())
+            elif found is not None:
+                faults.append(f"field {name!r}: expected a path, got {type(found).__name__}")
+        caption = values.get(columns.caption, "")
+        if not isinstance(caption, str):
+            faults.append(
+                f"field {columns.caption!r}: expected text, got {type(caption).__name__}"
+            )
+            caption = ""
+        if not faults and not {"video", "audio"} & media.keys():
+            faults.append(f"neither {columns.video!r} nor {columns.audio!r} names a file")
+        return ClipRow(
+            number=number,
+            name=str(values.get(columns.name, number))[:_LONGEST_NAME],
+            caption=caption,
+            media=media,
+            fault="; ".join(faults),
+        )
+
+    def _located(self, path: str) -> str:
+        if "://" in path or path.startswith("/"):
+            return path
+        return f"{self._base}/{path}"
+
+
+def _no_media(dataset: str, columns: ColumnSpec, found: list[str]) -> str:
+    near = difflib.get_close_matches(columns.video, found, n=1, cutoff=0.5)
+    hint = f"; is it {near[0]!r}? Set columns.video" if near else "; set columns.video"
+    return (
+        f"{dataset}: no row has a video or sound; expected the column {columns.video!r} or "
+        f"{columns.audio!r}, found {', '.join(map(repr, found)) or 'none'}{hint}"
+    )
