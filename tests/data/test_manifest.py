@@ -1,13 +1,29 @@
+import io
+import json
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rayreel.data import json_list
 from rayreel.data.manifest import Manifest, Row
 from rayreel.errors import SpecError
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
 
 
 def read(uri: str | Path) -> list[Row]:
@@ -32,11 +48,13 @@ def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path):
     assert read(path) == [Row(1, {"prompt": "b\u2028c\x85d"})]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "json"])
 def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path, kind):
-    content = {"jsonl": '{"prompt": "a"}\r\n{"prompt": "b"}\r\n', "csv": "prompt\r\na\r\nb\r\n"}[
-        kind
-    ]
+    content = {
+        "jsonl": '{"prompt": "a"}\r\n{"prompt": "b"}\r\n',
+        "csv": "prompt\r\na\r\nb\r\n",
+        "json": '[\r\n{"prompt": "a"},\r\n{"prompt": "b"}\r\n]\r\n',
+    }[kind]
     path = write(tmp_path / f"a.{kind}", b"\xef\xbb\xbf" + content.encode())
     assert [row.values for row in read(path)] == [{"prompt": "a"}, {"prompt": "b"}]
 
@@ -124,11 +142,94 @@ def test_other_file_systems_are_read():
 
 
 def test_unknown_kind_names_the_known_ones(tmp_path):
-    with pytest.raises(SpecError, match=r"\.jsonl, \.csv, \.parquet"):
+    with pytest.raises(SpecError, match=r"\.jsonl, \.csv, \.parquet, \.json"):
         read(write(tmp_path / "a.yaml", ""))
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "missing.csv", "missing.parquet"])
+def test_json_rows_are_counted_from_one(tmp_path):
+    path = write(tmp_path / "a.json", '\n[ {"prompt": "a", "seed": null},\n\n{"x": [{}, "]"]} ]\n')
+    assert read(path) == [Row(1, {"prompt": "a"}), Row(2, {"x": [{}, "]"]})]
+
+
+@pytest.mark.parametrize("content", ["[]", " [\n] "])
+def test_an_empty_json_list_has_no_rows(tmp_path, content):
+    assert read(write(tmp_path / "a.json", content)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"prompt": "a"}', r"should hold a list, \[\.\.\.\], but starts with '{'"),
+        ("", "should hold a list, .* but starts with ''"),
+        ('[{"a": 1}]\n\n {"b": 2}', "something behind its list, at line 3, column 2"),
+    ],
+)
+def test_a_json_file_holds_one_list(tmp_path, content, expected):
+    with pytest.raises(SpecError, match=rf"a\.json: .*{expected}"):
+        read(write(tmp_path / "a.json", content))
+
+
+def test_json_faults_are_listed_together(tmp_path):
+    values = ['{"prompt": "a"}', "[1, 2]", '"text"', '{"x": [NaN, 1]}', "null", "12", "{}"]
+    path = write(tmp_path / "a.json", f"[{','.join(values)}, {{'x'}}, 1]")
+    with pytest.raises(SpecError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} has 6 faulty row(s)")
+    assert [f"row {number} " in message for number in range(1, 10)] == [
+        False, True, True, True, True, True, False, True, False,
+    ]  # fmt: skip
+    assert "row 4 is not JSON: NaN is not a JSON number" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            '[\n{"a": 1}\n{"b": 2}]',
+            "row 2 is not JSON: Expecting ',' or ']' at line 3, column 1",
+        ),
+        ('[{"a": 1},\n ]', "row 2 is not JSON: Expecting value at line 2, column 2"),
+        ('[{"a": 1}, {"b": 2}', "row 3 is not JSON: Expecting ',' or ']' at line 1, column 20"),
+        ('[{"a": 1}, {"b":\n"2', "row 2 is not JSON: Unterminated string .* at line 2, column 1"),
+    ],
+)
+def test_where_a_json_list_is_damaged_is_told(tmp_path, content, expected):
+    with pytest.raises(SpecError, match=expected):
+        read(write(tmp_path / "a.json", content))
+
+
+def test_damage_far_into_a_json_list_is_found_where_it_is(tmp_path):
+    rows = [f'{{"prompt": "{"fox " * 50}", "seed": {seed}}}' for seed in range(5000)]
+    path = write(tmp_path / "a.json", "[\n" + ",\n".join([*rows, '{"seed" 1}', *rows]) + "]")
+    with pytest.raises(SpecError, match=r"row 5001 is not JSON: .* at line 5002, column 9$"):
+        read(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.dictionaries(st.text(), _JSON), max_size=8), st.integers(0, 2))
+def test_a_json_list_is_read_as_json_reads_it_wherever_pieces_end(rows, indent):
+    for piece in (1, 2, 7):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_list, "_PIECE", piece)
+            text = json.dumps(rows, indent=indent, ensure_ascii=indent == 1)
+            assert [found.value for found in json_list.elements(io.StringIO(text))] == rows
+
+
+def test_one_element_of_a_json_list_is_in_memory_at_a_time(tmp_path):
+    rows = ({"prompt": "a fox in the snow " * 20, "seed": seed} for seed in range(20_000))
+    path = write(tmp_path / "a.json", "[" + ",".join(map(json.dumps, rows)) + "]")
+    tracemalloc.start()
+    count = sum(1 for _ in Manifest(path))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 20_000
+    assert most < 2**20 < path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.jsonl", "missing.csv", "missing.parquet", "missing.json"]
+)
 def test_missing_file_is_named(tmp_path, name):
     with pytest.raises(SpecError, match=name):
         read(tmp_path / name)
@@ -152,6 +253,7 @@ def test_text_that_is_not_utf8_names_the_line(tmp_path):
 CONTENT = {
     "a.jsonl": '{"prompt": "a"}\n\n{"prompt": "b"}\n{"prompt": "c"}\n',
     "a.csv": 'prompt\n"a\na"\nb\n\nc\n',
+    "a.json": '[{"prompt": "a"}, {"prompt": "b"},{"prompt": "c"}]',
 }
 
 

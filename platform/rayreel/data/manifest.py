@@ -1,4 +1,4 @@
-"""Prompt lists and dataset lists: JSONL, CSV or Parquet to rows of plain values, one at a time."""
+"""Prompt lists and dataset lists: JSONL, CSV, Parquet or JSON to rows of plain values."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from rayreel.data.json_list import elements
 from rayreel.errors import SpecError
 
 _MAX_LISTED_FAULTS = 100
@@ -30,7 +31,7 @@ class Row(NamedTuple):
 
     Attributes:
         number: Where a person finds it: the line on which it starts in a JSONL or CSV file, the row
-            in a Parquet file; from 1.
+            in a Parquet or JSON file; from 1.
         values: By column; what is empty or null is absent.
     """
 
@@ -89,7 +90,8 @@ class Manifest:
         """Find the file.
 
         Args:
-            uri: File ending in ``.jsonl``, ``.csv`` or ``.parquet``, on any fsspec file system.
+            uri: File ending in ``.jsonl``, ``.csv``, ``.parquet`` or ``.json``, on any fsspec file
+                system; the last holds a list of objects.
 
         Raises:
             SpecError: If it is missing or of another kind, or cannot be fetched.
@@ -243,6 +245,18 @@ def _read_parquet(
             yield Row(number, _present(rows()[index]))
 
 
+def _read_json(path: Path, faults: FaultList, only: Iterable[int] | None) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, element in _wanted(enumerate(elements(file), start=1), only):
+            if element.fault is not None:
+                faults.add(number, f"row {number} is not JSON: {element.fault}")
+            elif isinstance(element.value, dict):
+                yield Row(number, _present(element.value))
+            else:
+                kind = type(element.value).__name__
+                faults.add(number, f"row {number} is not a JSON object but a {kind}")
+
+
 def _parquet_records(
     file: BinaryIO,
 ) -> Iterator[tuple[int, tuple[Callable[[], list[dict[str, Any]]], int]]]:
@@ -264,6 +278,7 @@ _READERS: dict[str, Callable[[Path, FaultList, Iterable[int] | None], Iterator[R
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".json": _read_json,
 }
 
 SUFFIXES = tuple(_READERS)
