@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from rayreel.checkpoints.compatibility import text_encoder_warning
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.networks import check_networks
 from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import RenderSpec
+from rayreel.config.jobs import ModelSpec, RenderSpec
 from rayreel.data.lease import Lease
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
@@ -64,7 +65,7 @@ def open_run(spec: RenderSpec) -> Iterator[Run]:
         RayreelError: If another driver is at work.
     """
     files, rows = plan(spec)
-    storage = _opened(spec.output)
+    storage = open_directory(spec.output)
     with Lease(storage) as lease:
         yield Run(spec, files, rows, storage, Ledger(storage), lease)
 
@@ -76,17 +77,23 @@ def plan(spec: RenderSpec) -> tuple[ModelFiles, RowPlan]:
         SpecError: If rows are wrong.
         CheckpointError: If weight files are missing, damaged or do not fit their architecture.
     """
-    files = ModelFiles(locate_model(spec.model))
-    check_networks(files)
+    files = checked_model(spec.model)
     if files.spec.image_model and (found := image_faults(files.spec.image_model)):
         raise CheckpointError("\n".join(found))
-    if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
-        log.warning("%s", warning)
     return files, plan_rows(spec, files)
 
 
-def _opened(output: str) -> Storage:
-    """The run directory; one that cannot be written is refused."""
+def checked_model(model: Literal["tiny"] | ModelSpec) -> ModelFiles:
+    """A model whose headers are read; raises ``CheckpointError`` as ``plan`` does."""
+    files = ModelFiles(locate_model(model))
+    check_networks(files)
+    if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
+        log.warning("%s", warning)
+    return files
+
+
+def open_directory(output: str) -> Storage:
+    """A run directory; raises ``SpecError`` for one that cannot be written."""
     try:
         storage = Storage(output)
         if not storage.exists("run.json"):

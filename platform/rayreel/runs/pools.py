@@ -51,7 +51,7 @@ def text_pool(spec: RenderSpec, device: Device, free: Capacity) -> Pool:
         free: What the cluster has.
     """
     choice = spec.workers if spec.placement == "fused" else spec.stage("text")
-    return _pool(spec, {"text": device}, choice, _share([choice], free))
+    return _pool(spec, {"text": device}, choice, cpu_share([choice], free))
 
 
 def render_pools(
@@ -70,7 +70,7 @@ def render_pools(
         groups = [(names, spec.workers)]
     else:
         groups = [([name], spec.stage(name)) for name in names]
-    share = _share([choice for _, choice in groups], free)
+    share = cpu_share([choice for _, choice in groups], free)
     return [
         _pool(spec, {name: devices[name] for name in group}, choice, share)
         for group, choice in groups
@@ -96,7 +96,7 @@ def _pool(
     )
 
 
-def _share(choices: Sequence[StageSpec], free: Capacity) -> float:
+def cpu_share(choices: Sequence[StageSpec], free: Capacity) -> float:
     """CPUs of an actor whose spec says nothing; never none, so that preflight can refuse it."""
     held = sum(choice.replicas * choice.cpus for choice in choices if choice.cpus)
     others = sum(choice.replicas for choice in choices if not choice.cpus)

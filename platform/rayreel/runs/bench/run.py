@@ -14,6 +14,7 @@ from rayreel.runs.bench.networks import (
     compare_vocoders,
 )
 from rayreel.runs.bench.pipeline import compare_policies, compare_with_diffusers
+from rayreel.runs.bench.sharding import compare_sharding
 from rayreel.runs.bench.spec import (
     BatchesCase,
     BenchSpec,
@@ -24,10 +25,13 @@ from rayreel.runs.bench.spec import (
     LoadCase,
     RenderMemoryCase,
     ResidentCase,
+    ShardingCase,
+    TextBatchesCase,
     TransformerCase,
     VideoDecoderCase,
     VocoderCase,
 )
+from rayreel.runs.bench.text_batches import compare_text_batches
 from rayreel.runs.bench.timing import surroundings
 
 
@@ -71,6 +75,10 @@ def _compare(case: Case, seconds: float) -> list[Line]:
             lines = [compare_policies(case, seconds)]
         case BatchesCase():
             lines = [compare_batches(case, seconds)]
+        case ShardingCase():
+            lines = [compare_sharding(case)]
+        case TextBatchesCase():
+            lines = compare_text_batches(case, seconds)
         case JobCase():
             lines = [compare_job(case, seconds)]
     return lines

@@ -131,6 +131,34 @@ class RayOverheadCase(JobCase):
 
 AnyJobCase = JobLoopCase | RepeatedPromptsCase | WarmStoreCase | RayOverheadCase
 
+
+class ShardingCase(StrictModel):
+    """A queue of batches against a fixed share for each worker, by simulation."""
+
+    type: Literal["sharding"]
+    clips: int = Field(description="of one corpus")
+    workers: int
+    alpha: float = Field(gt=1, description="of the Pareto distribution of costs; 1 is the heaviest")
+    error: float = Field(
+        default=0.2, ge=0, description="of estimates: standard deviation of their logarithm"
+    )
+    batch: int = Field(default=8, ge=1, description="clips that are sent out together, at most")
+    waiting: int = Field(
+        default=1, ge=0, description="batches that wait at a worker; as many as wait at an actor"
+    )
+    corpora: int = Field(default=20, ge=1, description="drawn with seeds 0, 1 and so on")
+
+
+class TextBatchesCase(StrictModel):
+    """Captions encoded in batches of like length against other ways, by the tiny model."""
+
+    type: Literal["text_batches"]
+    texts: int = Field(ge=2)
+    batch: int = Field(default=16, ge=2, description="texts that are encoded together")
+    shortest: int = Field(default=16, ge=1, description="tokens")
+    longest: int = Field(default=512, description="tokens; most texts are much shorter")
+
+
 Case = Annotated[
     LoadCase
     | TransformerCase
@@ -141,6 +169,8 @@ Case = Annotated[
     | DiffusersLoopCase
     | ResidentCase
     | BatchesCase
+    | ShardingCase
+    | TextBatchesCase
     | AnyJobCase,
     Field(discriminator="type"),
 ]

@@ -96,9 +96,7 @@ class ClipList:
                 faults.append(f"field {name!r}: expected a path, got {type(found).__name__}")
         caption = values.get(columns.caption, "")
         if not isinstance(caption, str):
-            faults.append(
-                f"field {columns.caption!r}: expected text, got {type(caption).__name__}"
-            )
+            faults.append(f"field {columns.caption!r}: expected text, got {type(caption).__name__}")
             caption = ""
         if not faults and not {"video", "audio"} & media.keys():
             faults.append(f"neither {columns.video!r} nor {columns.audio!r} names a file")

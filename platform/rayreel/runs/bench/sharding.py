@@ -1,0 +1,99 @@
+"""How long workers are busy with a corpus of few long and many short clips: shares, or a queue.
+
+Nothing is encoded: a clip takes as long as it is drawn, so that only the order counts.
+"""
+
+import heapq
+from collections.abc import Sequence
+from random import Random
+from statistics import mean
+
+from rayreel.runs.bench.networks import Line
+from rayreel.runs.bench.spec import ShardingCase
+from rayreel.runs.bench.timing import Race
+
+# A batch is no longer than this part of what a worker has to do on average, if it can be shorter.
+_LARGEST_PART = 1 / 32
+
+
+def compare_sharding(case: ShardingCase) -> Line:
+    """Time until the last worker is done, over several corpora.
+
+    Ours is batches by estimated cost, the longest first, of which a free worker takes the next. The
+    other way is a fixed share for each worker: of W, the first takes clips 0, W, 2 W and so on.
+    """
+    races: list[Race] = []
+    shares: list[float] = []
+    for seed in range(case.corpora):
+        random = Random(seed)
+        costs = [random.paretovariate(case.alpha) for _ in range(case.clips)]
+        estimates = [cost * random.lognormvariate(0, case.error) for cost in costs]
+        batches = longest_first(estimates, most=case.batch, workers=case.workers)
+        ours = queued(
+            [sum(costs[index] for index in batch) for batch in batches],
+            workers=case.workers,
+            waiting=case.waiting,
+        )
+        races.append(Race(ours, interleaved(costs, workers=case.workers)))
+        shares.append(lower_bound(costs, workers=case.workers) / ours)
+    together = Race(mean(race.ours for race in races), mean(race.theirs for race in races))
+    return {
+        **together.line("a fixed share for each worker"),
+        "worst_speed_up": round(min(race.theirs / race.ours for race in races), 3),
+        "share_of_bound": round(mean(shares), 3),
+        "worst_share_of_bound": round(min(shares), 3),
+    }
+
+
+def longest_first(estimates: Sequence[float], *, most: int, workers: int) -> list[list[int]]:
+    """Batches of clips of like cost, in the order in which they go out.
+
+    Args:
+        estimates: What each clip is thought to cost.
+        most: Clips of a batch, at most; batches of long ones are smaller.
+        workers: How many share the work.
+
+    Returns:
+        Places in ``estimates``, each once.
+    """
+    limit = sum(estimates) / workers * _LARGEST_PART
+    batches: list[list[int]] = []
+    filled = 0.0
+    for index in sorted(range(len(estimates)), key=lambda index: (-estimates[index], index)):
+        if not batches or len(batches[-1]) == most or filled + estimates[index] > limit:
+            batches.append([])
+            filled = 0.0
+        batches[-1].append(index)
+        filled += estimates[index]
+    return batches
+
+
+def queued(costs: Sequence[float], *, workers: int, waiting: int) -> float:
+    """Time until all batches are done that workers take one after the other.
+
+    Args:
+        costs: Of batches, in the order in which they go out.
+        workers: How many.
+        waiting: Batches that a worker has beside the one that it is at; they are not given away.
+    """
+    ends = [0.0] * workers
+    # When a place is free, and whose: first all workers get one batch each, then the next.
+    places = [
+        (0.0, turn * workers + worker) for turn in range(waiting + 1) for worker in range(workers)
+    ]
+    for cost in costs:
+        now, place = heapq.heappop(places)
+        worker = place % workers
+        ends[worker] = max(now, ends[worker]) + cost
+        heapq.heappush(places, (ends[worker], place))
+    return max(ends)
+
+
+def interleaved(costs: Sequence[float], *, workers: int) -> float:
+    """Time until the worker with the largest share is done."""
+    return max(sum(costs[worker::workers]) for worker in range(workers))
+
+
+def lower_bound(costs: Sequence[float], *, workers: int) -> float:
+    """Time that no order can beat."""
+    return max(sum(costs) / workers, max(costs))
