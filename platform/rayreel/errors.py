@@ -10,7 +10,8 @@
     ├── StorageError       the storage of a run does not answer; nothing is lost
     ├── Cancelled          someone asked the work to stop; nothing is wrong
     └── ItemError          one item cannot be done; the others go on
-        └── MediaError     an image, video or audio file cannot be read or written
+        ├── MediaError     an image, video or audio file cannot be read or written
+        └── RetryableError one item could not be done now; another try may go otherwise
 
 A wrong argument to a function is a ``ValueError``; ``assert`` is for our own invariants.
 """
@@ -50,3 +51,7 @@ class ItemError(RayreelError):
 
 class MediaError(ItemError):
     """A media file cannot be decoded or encoded."""
+
+
+class RetryableError(ItemError):
+    """An item could not be done now, such as for a server that did not answer."""

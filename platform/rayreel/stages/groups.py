@@ -9,7 +9,7 @@ from typing import Generic
 
 import torch
 
-from rayreel.errors import CheckpointError, StorageError
+from rayreel.errors import CheckpointError, RetryableError, StorageError
 from rayreel.stages.base import ItemFailure, ItemT, StageItem
 
 _EXHAUSTED = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -149,5 +149,5 @@ def _failure(name: str, item: StageItem, error: Exception, seconds: float) -> It
         seed=item.seed,
         attempt=item.attempt,
         seconds=seconds,
-        retryable=is_out_of_memory(error),
+        retryable=isinstance(error, RetryableError) or is_out_of_memory(error),
     )
