@@ -1,7 +1,7 @@
 """Media files made on the spot."""
 
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,8 +25,12 @@ def write_video(
     codec: str = "ffv1",
     pix_fmt: str = "bgr0",
     setup: Callable[[VideoStream], None] | None = None,
+    times: Sequence[int] | None = None,
 ) -> None:
-    """RGB ``uint8`` ``(F, H, W, 3)`` at 24 frames per second; lossless unless told otherwise."""
+    """RGB ``uint8`` ``(F, H, W, 3)`` at 24 frames per second; lossless unless told otherwise.
+
+    ``times``: when each frame is shown, in 24ths of a second; by default one after the other.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=24)
         assert isinstance(stream, VideoStream)
@@ -36,7 +40,7 @@ def write_video(
             setup(stream)
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels.numpy(), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 24)
+            frame.pts, frame.time_base = times[index] if times else index, Fraction(1, 24)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 

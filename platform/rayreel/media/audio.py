@@ -78,7 +78,7 @@ def _cut(
     stop = None if max_duration_s is None else start + round(max_duration_s * rate)
     kept = [np.zeros((stream.channels, 0), np.float32)]
     position = 0
-    for samples in _samples(container, stream):
+    for samples in sound_pieces(container, stream):
         end = position + samples.shape[1]
         # An empty part would keep the whole piece in memory.
         if end > start:
@@ -91,8 +91,8 @@ def _cut(
     return audio, position / rate
 
 
-def _samples(container: InputContainer, stream: AudioStream) -> Iterator[NDArray[np.float32]]:
-    """Pieces ``(channels, samples)`` of the sound, silence first where it starts after the file."""
+def sound_pieces(container: InputContainer, stream: AudioStream) -> Iterator[NDArray[np.float32]]:
+    """Pieces ``(channels, samples)`` of a sound, silence first where it starts after the file."""
     time_base = stream.time_base or 0
     late_s = (stream.start_time or 0) * time_base - (container.start_time or 0) / av.time_base
     yield np.zeros((stream.channels, max(round(late_s * stream.sample_rate), 0)), np.float32)

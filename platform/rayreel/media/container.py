@@ -67,15 +67,15 @@ def open_media(source: str | Path) -> Iterator[InputContainer]:
             damaged while it is read.
     """
     with open_file(source) as file:
-        size, header_end = _ends(file, source)
+        size, stated_end = _ends(file, source)
         try:
             with _opened(file, source) as container:
                 # ffmpeg plays what is left of a cut-off file without a word.
                 entries = (entry for stream in container.streams for entry in stream.index_entries)
-                end = max([header_end, *(entry.pos + entry.size for entry in entries)])
+                end = max([stated_end, *(entry.pos + entry.size for entry in entries)])
                 if end > size:
                     raise MediaError(
-                        f"{source} is cut off: its index reaches to byte {end}, the file has {size}"
+                        f"{source} is cut off: it should reach to byte {end}, and has {size} bytes"
                     )
                 yield container
         except (av.FFmpegError, OSError) as error:
@@ -83,9 +83,9 @@ def open_media(source: str | Path) -> Iterator[InputContainer]:
 
 
 def _ends(file: BinaryIO, source: str | Path) -> tuple[int, int]:
-    """Bytes of the file, and where its header should end, if that is known."""
+    """Bytes of the file, and where it should end at the earliest by what it begins with."""
     try:
-        size, header_end = file.seek(0, os.SEEK_END), _header_end(file)
+        size, stated_end = file.seek(0, os.SEEK_END), _stated_end(file)
         file.seek(0)
     # What files raise that can only be read from start to end.
     except (OSError, ValueError) as error:
@@ -93,14 +93,26 @@ def _ends(file: BinaryIO, source: str | Path) -> tuple[int, int]:
             f"cannot read {source}: media are read from places that can be sought in, and this "
             f"one cannot ({error})"
         ) from error
-    return size, header_end
+    if size == 0:
+        raise MediaError(f"cannot read {source}: it is empty, a file of 0 bytes")
+    return size, stated_end
+
+
+def _stated_end(file: BinaryIO) -> int:
+    file.seek(0)
+    head = file.read(8)
+    if head[4:] == b"ftyp":
+        return _header_end(file)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return _segment_end(file)
+    if head[:4] == b"RIFF" and head[4:] != b"\xff\xff\xff\xff":
+        # Without the 8 bytes of its own header, which some writers count and some do not.
+        return int.from_bytes(head[4:], "little")
+    return 0
 
 
 def _header_end(file: BinaryIO) -> int:
     """Where the header of an MP4 ends: without its last part, ffmpeg finds no streams or fewer."""
-    file.seek(4)
-    if file.read(4) != b"ftyp":
-        return 0
     end, kind = 0, b"ftyp"
     while kind != b"moov":
         file.seek(end)
@@ -113,6 +125,28 @@ def _header_end(file: BinaryIO) -> int:
             break
         end += num_bytes
     return end
+
+
+def _segment_end(file: BinaryIO) -> int:
+    """Where the one large element of a Matroska file ends; 0 if it was written as it came."""
+    file.seek(4)
+    header_bytes, _ = _matroska_size(file)
+    file.seek(header_bytes, os.SEEK_CUR)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return 0
+    num_bytes, known = _matroska_size(file)
+    return file.tell() + num_bytes if known else 0
+
+
+def _matroska_size(file: BinaryIO) -> tuple[int, bool]:
+    """A number of 1 to 8 bytes, the leading zeros of which tell how many; all ones: not known."""
+    first = file.read(1)
+    more = 8 - first[0].bit_length() if first else 8
+    if more == 8:
+        return 0, False
+    bits = 7 * (more + 1)
+    value = int.from_bytes(first + file.read(more)) & (1 << bits) - 1
+    return value, value != (1 << bits) - 1
 
 
 def _opened(file: BinaryIO, source: str | Path) -> InputContainer:
@@ -159,8 +193,7 @@ def video_stream(container: InputContainer, source: str | Path) -> tuple[VideoSt
     Raises:
         MediaError: If there is none, or it has no frame rate.
     """
-    moving = (s for s in container.streams.video if Disposition.attached_pic not in s.disposition)
-    stream = next(moving, None)
+    stream = moving_stream(container)
     if stream is None:
         only = ", only sound" if container.streams.audio else ""
         raise MediaError(f"{source} has no video stream{only}")
@@ -168,6 +201,12 @@ def video_stream(container: InputContainer, source: str | Path) -> tuple[VideoSt
     if not rate:
         raise MediaError(f"the video of {source} has no frame rate")
     return stream, rate
+
+
+def moving_stream(container: InputContainer) -> VideoStream | None:
+    """The first video stream, if there is one; the cover of a song is none."""
+    moving = (s for s in container.streams.video if Disposition.attached_pic not in s.disposition)
+    return next(moving, None)
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:

@@ -39,6 +39,12 @@ class Orientation(NamedTuple):
             return cls(True, mirrored_x=c < 0, mirrored_y=b < 0)
         return cls(False, mirrored_x=a < 0, mirrored_y=d < 0)
 
+    def upright(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stored pixels ``(H, W)`` or ``(H, W, C)`` as they are seen: a view of them."""
+        if self.transposed:
+            pixels = pixels.swapaxes(0, 1)
+        return pixels[:: -1 if self.mirrored_y else 1, :: -1 if self.mirrored_x else 1]
+
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Width and height of a frame as it is seen."""
@@ -49,8 +55,5 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 def upright_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
     """RGB ``(H, W, 3)`` of a frame as it is seen."""
-    turn = Orientation.of(frame)
     pixels = cast("NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
-    if turn.transposed:
-        pixels = pixels.swapaxes(0, 1)
-    return pixels[:: -1 if turn.mirrored_y else 1, :: -1 if turn.mirrored_x else 1]
+    return Orientation.of(frame).upright(pixels)
