@@ -54,7 +54,7 @@ class TextStore:
 
     def key(self, text: str) -> str:
         """Identity of a text's features."""
-        return content_hash(KIND, canonical_json(self._made_by), text)
+        return content_hash(KIND, canonical_json(self.made_by), text)
 
     def known(self, texts: Collection[str]) -> set[str]:
         """Those of some texts that are there by now; raises ``RayreelError`` for damaged parts."""
@@ -91,7 +91,7 @@ class TextStore:
                 f"texts of {strange.pop()} tokens do not belong into a store of texts of "
                 f"{self._length} tokens"
             )
-        made_by = {name: value[:_SHORT] for name, value in self._made_by.items()}
+        made_by = {name: value[:_SHORT] for name, value in self.made_by.items()}
         self.records.put(
             *(
                 Record(
@@ -119,13 +119,13 @@ class TextStore:
         """What a record was made of that this store's texts are not."""
         return [
             f"another {name.replace('_', ' ')} ({made_by.get(name)}; here {value[:_SHORT]})"
-            for name, value in self._made_by.items()
+            for name, value in self.made_by.items()
             if made_by.get(name) != value[:_SHORT]
         ]
 
     @cached_property
-    def _made_by(self) -> dict[str, str]:
-        """What the features of every text depend on."""
+    def made_by(self) -> dict[str, str]:
+        """What the features of every text depend on, by name."""
         encoder, extractor = self._files.text_encoder, networks.feature_extractor(self._files)
         return {
             "language_model": content_hash(

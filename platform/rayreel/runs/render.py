@@ -1,16 +1,13 @@
 """Prompt list to clips: takes the run, renders what is left of it, and writes the reports."""
 
 import dataclasses
-import importlib.metadata
 import json
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -42,6 +39,7 @@ from rayreel.runs.planning.table import compare
 from rayreel.runs.pools import choose_devices, render_pools, text_pool
 from rayreel.runs.progress import following
 from rayreel.runs.report import write_report
+from rayreel.runs.run_file import common_facts
 from rayreel.runs.waves import Waves, in_waves
 
 # Lines of the ledger that are in files of their own before they are gathered.
@@ -224,13 +222,9 @@ def _summary(
 
 
 def _write_run_file(run: Run, devices: Mapping[StageName, Device], pools: Sequence[Pool]) -> None:
-    packages = ("rayreel", "torch", "ray", "transformers", "av")
     files = run.files
     content: dict[str, Any] = {
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "spec": run.spec.model_dump(mode="json"),
-        "model": files.spec.model_dump(mode="json"),
-        "model_version": ".".join(map(str, files.transformer_file.model_version)),
+        **common_facts(run.spec, files),
         "weights": files.fingerprint(tuple(files.fingerprints)),
         "loras": [lora.name for lora in files.adapters(distilled=True)],
         "devices": {name: dataclasses.asdict(device) for name, device in devices.items()},
@@ -245,9 +239,5 @@ def _write_run_file(run: Run, devices: Mapping[StageName, Device], pools: Sequen
             }
             for pool in pools
         ],
-        "versions": {
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
-        },
     }
     run.storage.write_bytes("run.json", json.dumps(content, indent=2).encode())

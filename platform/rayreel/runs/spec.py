@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from rayreel.checkpoints.recognise import model_in
 from rayreel.config.conditions import AdapterSpec
+from rayreel.config.encode import EncodeSpec, LocalCaptioner
 from rayreel.config.jobs import ModelFile, ModelSetup, ModelSpec, RenderSpec
 from rayreel.config.load import parse, read_mapping
 from rayreel.data.manifest import SUFFIXES
@@ -13,6 +14,7 @@ from rayreel.errors import SpecError
 
 _YAML = {".yaml", ".yml"}
 _JOB_FIELDS = RenderSpec.model_fields.keys() - ModelSetup.model_fields.keys()
+_ENCODE_MODEL = {"model", "memory", "workers"}
 _NO_PATHS = {"loras", "distilled_lora", "quantization", "image_model"}
 _PATHS = ("checkpoint", *(field for field in get_args(ModelFile) if field not in _NO_PATHS))
 
@@ -39,15 +41,7 @@ def read_render_spec(
         SpecError: If the file is missing or wrong.
         CheckpointError: If a folder of weight files is not one model.
     """
-    file, base = Path(path), Path()
-    if file.suffix.lower() in _YAML:
-        values, base = read_mapping(file), file.parent
-    elif file.suffix.lower() in SUFFIXES:
-        values = {"prompts": path}
-    else:
-        raise SpecError(
-            f"{path}: expected a spec (.yaml, .yml) or a prompt list ({', '.join(SUFFIXES)})"
-        )
+    values, base = _read_job(path, "prompts", "a prompt list")
     values = _with_model(values, base, model)
     spec = parse(values, RenderSpec, where=path, overrides=overrides)
     changes: dict[str, Any] = {
@@ -56,6 +50,52 @@ def read_render_spec(
         "store": spec.store and _absolute(spec.store, Path()),
         "traces": spec.traces and _absolute(spec.traces, Path()),
         "model": _located(spec.model, base),
+    }
+    return spec.model_copy(update=changes)
+
+
+def read_encode_spec(
+    path: str,
+    overrides: Iterable[str] = (),
+    output: str | None = None,
+    model: str | None = None,
+) -> EncodeSpec:
+    """Read an encode spec, or make one for a bare list.
+
+    Args:
+        path: YAML spec, or a list of clips.
+        overrides: ``key=value`` texts that win over the file.
+        output: Of the dataset; wins over both.
+        model: Model that wins over the spec's; of a model spec, defaults and placement of render
+            jobs do not count.
+
+    Returns:
+        The spec, with paths as of ``read_render_spec``; a captioner's folder starts at the spec's.
+
+    Raises:
+        SpecError: If the file is missing or wrong.
+        CheckpointError: If a folder of weight files is not one model.
+    """
+    values, base = _read_job(path, "dataset", "a list of clips")
+    found = _with_model(values, base, model)
+    if isinstance(values.get("model", model), str):
+        # What a model spec says of rendering is no part of this job.
+        found = {
+            key: value for key, value in found.items() if key in _ENCODE_MODEL or key in values
+        }
+    spec = parse(found, EncodeSpec, where=path, overrides=overrides)
+    captions = spec.captions
+    if isinstance(captions.captioner, LocalCaptioner):
+        folder = _absolute(captions.captioner.folder, base)
+        local = captions.captioner.model_copy(update={"folder": folder})
+        captions = captions.model_copy(update={"captioner": local})
+    changes: dict[str, Any] = {
+        "dataset": _absolute(spec.dataset, base),
+        "output": _absolute(output or spec.output, Path()),
+        "store": spec.store and _absolute(spec.store, Path()),
+        "traces": spec.traces and _absolute(spec.traces, Path()),
+        "model": _located(spec.model, base),
+        "captions": captions,
     }
     return spec.model_copy(update=changes)
 
@@ -78,6 +118,16 @@ def read_model(name: str, overrides: Iterable[str] = ()) -> ModelSetup:
 def read_setup(model: ModelSpec, overrides: Iterable[str] = ()) -> ModelSetup:
     """Defaults around a model; arguments and errors as of ``read_model``."""
     return _setup({"model": model.model_dump(exclude_unset=True)}, "model", overrides)
+
+
+def _read_job(path: str, field: str, what: str) -> tuple[dict[str, Any], Path]:
+    """What a spec says, or a bare list as a field of one; and where relative paths start."""
+    file = Path(path)
+    if file.suffix.lower() in _YAML:
+        return read_mapping(file), file.parent
+    if file.suffix.lower() in SUFFIXES:
+        return {field: path}, Path()
+    raise SpecError(f"{path}: expected a spec (.yaml, .yml) or {what} ({', '.join(SUFFIXES)})")
 
 
 def _setup(values: dict[str, Any], where: str, overrides: Iterable[str]) -> ModelSetup:

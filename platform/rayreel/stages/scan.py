@@ -12,7 +12,7 @@ from rayreel.data.storage import Storage
 from rayreel.data.store import Record, RecordStore
 from rayreel.media.files import local_copy
 from rayreel.media.footage import examine
-from rayreel.media.measures import MEASURES, excerpt, perceptual_hash
+from rayreel.media.measures import excerpts, measured, perceptual_hash
 from rayreel.stages.base import ItemFailure, StageItem
 from rayreel.stages.groups import in_groups
 from rayreel.stages.life import alive
@@ -105,18 +105,7 @@ def scan_file(path: Path, content: str, scenes: SceneSpec | None) -> Scan:
         MediaError: If it cannot be read, or is of a kind that is refused.
     """
     footage = examine(path, scenes)
-    stops = (*footage.cuts[1:], footage.num_frames)
-    found = []
-    for start, stop in zip(footage.cuts, stops, strict=True):
-        seen = excerpt(footage, start, stop)
-        found.append(
-            Scene(
-                start=start,
-                num_frames=stop - start,
-                measures={name: float(measure(seen)) for name, measure in MEASURES.items()},
-                phash=perceptual_hash(seen.thumbs) if len(seen.thumbs) else "",
-            )
-        )
+    seen_scenes = excerpts(footage, scenes.max_scenes if scenes else None)
     return Scan(
         content=content,
         kind=footage.kind,
@@ -128,7 +117,15 @@ def scan_file(path: Path, content: str, scenes: SceneSpec | None) -> Scan:
         sound_s=footage.sound_s,
         channels=footage.channels,
         notes=footage.notes,
-        scenes=tuple(found),
+        scenes=tuple(
+            Scene(
+                start=seen.start,
+                num_frames=seen.num_frames,
+                measures=measured(seen),
+                phash=perceptual_hash(seen.thumbs),
+            )
+            for seen in seen_scenes
+        ),
     )
 
 

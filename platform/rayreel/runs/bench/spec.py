@@ -139,6 +139,9 @@ class ShardingCase(StrictModel):
     clips: int = Field(description="of one corpus")
     workers: int
     alpha: float = Field(gt=1, description="of the Pareto distribution of costs; 1 is the heaviest")
+    longest: float = Field(
+        default=1000, gt=1, description="cost that no clip exceeds; the least is 1"
+    )
     error: float = Field(
         default=0.2, ge=0, description="of estimates: standard deviation of their logarithm"
     )

@@ -1,7 +1,8 @@
 """Captions to features: batches of texts of like length against other ways."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from random import Random
 
 import torch
@@ -37,28 +38,23 @@ def compare_text_batches(case: TextBatchesCase, seconds: float) -> list[Line]:
             for text, one in zip(batch, phases.features(ledger, batch), strict=True)
         }
 
-    lines = []
+    def ours() -> dict[str, Tensor]:
+        return encoded(by_length, case.batch)
+
+    lines: list[Line] = []
     with threads(1):
-        expected = encoded(by_length, case.batch)
+        expected = _joined(ours(), texts)
         for baseline, size in (("one at a time", 1), ("batches in any order", case.batch)):
-            found = encoded(texts, size)
-            both = race(
-                lambda: encoded(by_length, case.batch),
-                lambda size=size: encoded(texts, size),
-                seconds,
-            )
+            theirs = partial(encoded, texts, size)
+            found = difference(_joined(theirs(), texts), expected)
+            both = race(ours, theirs, seconds)
             each = Race(both.ours / len(texts), both.theirs / len(texts))
-            lines.append(
-                {
-                    "threads": 1,
-                    "tokens": sum(len(text) + 1 for text in texts),
-                    "difference": difference(
-                        *(torch.cat([of[text] for text in texts]) for of in (found, expected))
-                    ),
-                    **each.line(baseline),
-                }
-            )
+            lines.append({"threads": 1, "difference": found, **each.line(baseline)})
     return lines
+
+
+def _joined(features: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
+    return torch.cat([features[text] for text in texts])
 
 
 def captions(case: TextBatchesCase) -> list[str]:

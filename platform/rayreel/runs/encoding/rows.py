@@ -50,6 +50,7 @@ class ClipList:
 
     Attributes:
         num_rows: How many there are.
+        has_video: Whether any of them has a video or an image.
     """
 
     def __init__(self, spec: EncodeSpec) -> None:
@@ -64,16 +65,15 @@ class ClipList:
         self._manifest = Manifest(spec.dataset)
         self._spec = spec
         self._base = spec.dataset.rpartition("/")[0]
-        self.num_rows, has_media = 0, False
-        columns: set[str] = set()
+        self.num_rows, self.has_video, has_sound = 0, False, False
         for row in self:
             self.num_rows += 1
-            has_media = has_media or bool({"video", "audio"} & row.media.keys())
+            self.has_video = self.has_video or "video" in row.media
+            has_sound = has_sound or "audio" in row.media
         if not self.num_rows:
             raise SpecError(f"{spec.dataset} has no rows")
-        if not has_media:
-            for raw in self._manifest:
-                columns |= raw.values.keys()
+        if not (self.has_video or has_sound):
+            columns = {column for raw in self._manifest for column in raw.values}
             raise SpecError(_no_media(spec.dataset, spec.columns, sorted(columns)))
 
     def __iter__(self) -> Iterator[ClipRow]:

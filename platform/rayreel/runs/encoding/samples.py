@@ -4,7 +4,7 @@ Nothing here reads a file, and the same list gives the same decisions: they are 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from rayreel.config.buckets import Bucket
@@ -12,7 +12,7 @@ from rayreel.config.encode import EncodeSpec
 from rayreel.data.buckets import choose_bucket, scaled_buckets
 from rayreel.data.hashing import content_hash
 from rayreel.data.samples import Mask, Medium, Picture, Scan, Scene, Sound
-from rayreel.media.framing import covering_size
+from rayreel.media.framing import center_crop, crop_surplus
 from rayreel.runs.encoding.near import NearDuplicates
 from rayreel.runs.encoding.rows import ClipRow, MediaColumn
 
@@ -119,8 +119,7 @@ class Decisions:
             yield Candidate(row=row, status="failed", findings=(finding,))
             return
         # Sound is not cut, even that of a video.
-        most = self._spec.scenes and self._spec.scenes.max_scenes if "video" in found else 1
-        scenes = main.scenes[:most]
+        scenes = main.scenes if "video" in found else main.scenes[:1]
         for index, scene in enumerate(scenes):
             yield self._candidate(row, index, found, scene)
 
@@ -166,17 +165,13 @@ class Decisions:
     def _picture(
         self, source: str, scan: Scan, start: int, bucket: Bucket, *, stride: int = 1
     ) -> Picture:
-        width, height = covering_size(scan.width, scan.height, bucket.width, bucket.height)
-        surplus = (height - bucket.height, width - bucket.width)
-        if self._spec.crop == "center":
-            crop = (surplus[0] // 2, surplus[1] // 2)
-        else:
+        sizes = (scan.width, scan.height, bucket.width, bucket.height)
+        crop = center_crop(*sizes)
+        if self._spec.crop == "random":
+            down, right = crop_surplus(*sizes)
             # Of the clip alone: it is cut alike wherever it stands in a list.
             place = content_hash("crop", str(self._spec.seed), scan.content, str(start))
-            crop = (
-                int(place[:16], 16) % (surplus[0] + 1),
-                int(place[16:], 16) % (surplus[1] + 1),
-            )
+            crop = (int(place[:16], 16) % (down + 1), int(place[16:], 16) % (right + 1))
         return Picture(
             source=source,
             content=scan.content,
@@ -296,15 +291,3 @@ def _masks(
 def columns_of(row: ClipRow) -> list[MediaColumn]:
     """Columns of a row that have a file, in the order of ``MediaColumn``."""
     return [column for column in get_args(MediaColumn) if column in row.media]
-
-
-def failed(candidate: Candidate, rule: str, reason: str) -> Candidate:
-    """The candidate, failed."""
-    finding = Finding(rule=rule, reason=reason)
-    return replace(candidate, status="failed", findings=(*candidate.findings, finding))
-
-
-def dropped(candidate: Candidate, rule: str, reason: str) -> Candidate:
-    """The candidate, dropped."""
-    finding = Finding(rule=rule, reason=reason)
-    return replace(candidate, status="dropped", findings=(*candidate.findings, finding))

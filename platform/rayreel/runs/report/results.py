@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rayreel.runs.report.outcomes import Outcome, legible
 
 _ROW_GROUP = 50_000
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         ("name", pa.string()),
@@ -44,15 +44,17 @@ _SCHEMA = pa.schema(
 
 
 class ResultsTable:
-    """Writes the table, a row group at a time; a context that ends with the file complete."""
+    """Writes a table, a row group at a time; a context that ends with the file complete."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         """Open the file.
 
         Args:
             path: Where to write it.
+            schema: Its columns.
         """
-        self._writer = pq.ParquetWriter(path, _SCHEMA)
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema)
         self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> Self:
@@ -70,10 +72,9 @@ class ResultsTable:
             self._flush()
         self._writer.close()
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
         """Write rows, or keep them until a row group is full."""
-        records = [_record(outcome) for outcome in outcomes]
-        self._waiting.append(pa.Table.from_pylist(records, _SCHEMA))
+        self._waiting.append(pa.Table.from_pylist(records, self._schema))
         if sum(map(len, self._waiting)) >= _ROW_GROUP:
             self._flush()
 
@@ -83,9 +84,10 @@ class ResultsTable:
         self._waiting = []
 
 
-def _record(outcome: Outcome) -> dict[str, Any]:
+def record(outcome: Outcome) -> dict[str, Any]:
+    """The line of a row."""
     row, request = outcome.row, outcome.row.request
-    record = {
+    values = {
         "row": row.number,
         "name": legible(row.name),
         "item_id": row.item_id,
@@ -102,10 +104,10 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "seed": request.seed,
     }
     if (entry := outcome.entry) is None:
-        return {**record, "written_prompts": [], "notes": list(row.notes)}
+        return {**values, "written_prompts": [], "notes": list(row.notes)}
     error = entry.error
     return {
-        **record,
+        **values,
         "output": entry.output,
         "sha256": entry.sha256,
         "num_bytes": entry.num_bytes,

@@ -10,7 +10,7 @@ from rayreel.data.storage import Storage
 from rayreel.runs.report.failed import write_rows
 from rayreel.runs.report.gallery import Gallery
 from rayreel.runs.report.outcomes import read_outcomes
-from rayreel.runs.report.results import ResultsTable
+from rayreel.runs.report.results import SCHEMA, ResultsTable, record
 from rayreel.runs.report.run_page import run_page
 from rayreel.runs.report.statistics import Statistics
 from rayreel.runs.requests import RowPlan
@@ -45,13 +45,13 @@ def write_report(
     gallery, found = Gallery(storage), Statistics()
     with ExitStack() as stack:
         results = stack.enter_context(
-            ResultsTable(stack.enter_context(storage.local_staging("results.parquet")))
+            ResultsTable(stack.enter_context(storage.local_staging("results.parquet")), SCHEMA)
         )
         failed = stack.enter_context(
             tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".jsonl")
         )
         for outcomes in read_outcomes(rows, table):
-            results.add(outcomes)
+            results.add([record(one) for one in outcomes])
             gallery.add(outcomes)
             found.add(outcomes)
             write_rows(failed, (one.row for one in outcomes if one.status == "failed"))

@@ -1,0 +1,121 @@
+"""Captions of samples: from the list or a captioner, then cleaned, each change kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rayreel.config.encode import CaptionSpec
+from rayreel.data.captions import DEFAULT_PREFIXES, Cleaned, add_trigger, clean_caption
+from rayreel.data.store import RecordStore
+from rayreel.pipelines.captioners import caption_key
+from rayreel.runs.encoding.samples import Candidate
+from rayreel.runs.encoding.tries import Tries
+from rayreel.stages.base import ItemFailure
+from rayreel.stages.caption import REQUESTS, CaptionItem, read_caption
+
+_BY_LIST = "list"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """The caption of a sample.
+
+    Attributes:
+        text: What is encoded.
+        original: Before it was cleaned.
+        changes: What cleaning did.
+        by: Who wrote it: the list, or a captioner.
+        note: What the captioner was not shown, or could not finish.
+    """
+
+    text: str
+    original: str
+    changes: tuple[str, ...]
+    by: str
+    note: str = ""
+
+
+def captions_of(
+    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore, tries: Tries
+) -> list[Caption | str]:
+    """Captions of candidates that are kept.
+
+    Args:
+        candidates: Whose scans are known.
+        spec: How captions are written and cleaned.
+        records: Where written ones are kept.
+        tries: For those that are not there yet.
+
+    Returns:
+        One per candidate, in order; a text where there is none, which says why.
+    """
+    written = _written([one for one in candidates if not one.row.caption], spec, records, tries)
+    found: list[Caption | str] = []
+    for candidate in candidates:
+        if candidate.row.caption:
+            found.append(_cleaned(candidate.row.caption, _BY_LIST, spec))
+            continue
+        result = written.get(_key(candidate, spec))
+        if isinstance(result, CaptionItem):
+            by = result.caption_by or ""
+            found.append(_cleaned(result.caption or "", by, spec, result.caption_note or ""))
+        else:
+            found.append(
+                result.message
+                if isinstance(result, ItemFailure)
+                else "it has no caption; add one to the list, or set captions.captioner"
+            )
+    return found
+
+
+def _written(
+    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore, tries: Tries
+) -> Mapping[str, CaptionItem | ItemFailure]:
+    if spec.captioner is None:
+        return {}
+    items = {key: _item(one, key) for one in candidates if (key := _key(one, spec))}
+    known = records.known(items)
+    found: dict[str, CaptionItem | ItemFailure] = {
+        key: read_caption(records, items[key]) for key in items if key in known
+    }
+    new = [item for key, item in items.items() if key not in known]
+    return found | tries.through("caption", new, _batches)
+
+
+def _batches(items: Sequence[CaptionItem], _: int) -> list[list[CaptionItem]]:
+    size = 4 * REQUESTS
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _key(candidate: Candidate, spec: CaptionSpec) -> str:
+    scan, scene = candidate.scan, candidate.scene
+    if spec.captioner is None or scan is None or scene is None:
+        return ""
+    return caption_key(spec, content=scan.content, start=scene.start, num_frames=scene.num_frames)
+
+
+def _item(candidate: Candidate, key: str) -> CaptionItem:
+    scan, scene = candidate.scan, candidate.scene
+    assert scan, "it has a key"
+    assert scene, "it has a key"
+    assert scan.kind != "file", "masks are no samples"
+    media = candidate.row.media
+    return CaptionItem(
+        item_id=key,
+        source=media["video"] if "video" in media else media["audio"],
+        content=scan.content,
+        kind=scan.kind,
+        start=scene.start,
+        num_frames=scene.num_frames,
+        fps=scan.fps,
+    )
+
+
+def _cleaned(original: str, by: str, spec: CaptionSpec, note: str = "") -> Caption:
+    if spec.clean:
+        prefixes = DEFAULT_PREFIXES if spec.prefixes is None else spec.prefixes
+        cleaned: Cleaned = clean_caption(original, prefixes, spec.trigger)
+    else:
+        cleaned = add_trigger(original, spec.trigger)
+    return Caption(
+        text=cleaned.caption, original=original, changes=cleaned.changes, by=by, note=note
+    )

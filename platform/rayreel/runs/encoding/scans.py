@@ -1,0 +1,88 @@
+"""What the media of a wave of rows hold: looked up in the store, or found by a scan."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rayreel.data.samples import Scan
+from rayreel.data.store import RecordStore
+from rayreel.runs.encoding.rows import ClipRow
+from rayreel.runs.encoding.samples import columns_of, is_whole
+from rayreel.runs.encoding.sources import Token, tokens
+from rayreel.runs.encoding.tries import Tries
+from rayreel.stages.base import ItemFailure
+from rayreel.stages.scan import ScanItem, scan_key
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Scans:
+    """What was found.
+
+    Attributes:
+        of: A scan of each source, or what is wrong with it.
+        scanned: How many were not known before.
+    """
+
+    of: dict[str, Scan | str]
+    scanned: int
+
+
+def scan_rows(rows: Sequence[ClipRow], records: RecordStore, tries: Tries) -> Scans:
+    """Find out about every source of some rows, each once.
+
+    Args:
+        rows: Of the list.
+        records: Where scans are kept.
+        tries: For those that are not there yet.
+    """
+    whole = _sources(rows)
+    seen = tokens(whole)
+    found: dict[str, Scan | str] = {
+        source: f"cannot read {source}: {error.strerror or error}"
+        for source, error in seen.items()
+        if isinstance(error, OSError)
+    }
+    there = {source: token for source, token in seen.items() if isinstance(token, Token)}
+    scenes = tries.run.spec.scenes
+    keys = {
+        source: scan_key(
+            source, f"{token.num_bytes} {token.sign}", whole=whole[source], scenes=scenes
+        )
+        for source, token in there.items()
+    }
+    known = records.known(set(keys.values()))
+    items = [
+        ScanItem(item_id=key, source=source, whole=whole[source])
+        for source, key in keys.items()
+        if key not in known
+    ]
+    results = tries.through(
+        "scan", items, lambda left, _: _by_size(left, {s: t.num_bytes for s, t in there.items()})
+    )
+    before = records.read(known)
+    for source, key in keys.items():
+        result = results.get(key)
+        if isinstance(result, ItemFailure):
+            found[source] = result.message
+        elif isinstance(result, ScanItem) and result.scan:
+            found[source] = result.scan
+        else:
+            found[source] = Scan.model_validate_json(before[key].text or "")
+    return Scans(found, len(items))
+
+
+def _sources(rows: Iterable[ClipRow]) -> dict[str, bool]:
+    """Sources of some rows, and whether each is more than a mask."""
+    whole: dict[str, bool] = {}
+    for row in rows:
+        for column in columns_of(row):
+            source = row.media[column]
+            whole[source] = whole.get(source, False) or is_whole(column)
+    return whole
+
+
+def _by_size(items: Sequence[ScanItem], sizes: dict[str, int]) -> list[list[ScanItem]]:
+    """Large files first, so that no worker ends long after the others."""
+    ordered = sorted(items, key=lambda item: (-sizes[item.source], item.source))
+    return [ordered[start : start + _BATCH] for start in range(0, len(ordered), _BATCH)]

@@ -1,0 +1,344 @@
+"""The work of an encode job, a wave of rows at a time: from media to shards."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rayreel.data.columns import SampleInfo
+from rayreel.data.hashing import canonical_json, content_hash
+from rayreel.data.samples import Picture, Sound
+from rayreel.data.store import RecordStore
+from rayreel.media.measures import MEASURES
+from rayreel.pipelines.latents import LatentStore
+from rayreel.pipelines.texts import TextStore
+from rayreel.runs.budget import ErrorBudget
+from rayreel.runs.encoding.captions import Caption, captions_of
+from rayreel.runs.encoding.groups import Keyed, batches, grouped
+from rayreel.runs.encoding.opened import EncodeRun
+from rayreel.runs.encoding.outcomes import Outcome
+from rayreel.runs.encoding.rows import ClipRow, MediaColumn
+from rayreel.runs.encoding.samples import Candidate, Decisions, Finding
+from rayreel.runs.encoding.scans import scan_rows
+from rayreel.runs.encoding.tries import Tries
+from rayreel.stages.base import ItemFailure, TextItem
+from rayreel.stages.shards import ShardItem, ShardSample
+
+# The first shard shall be there soon; later waves are larger, as workers start anew for each pass.
+_FIRST_WAVE = 64
+_GROWTH = 4
+_TEXTS = 8
+
+_TENSOR: Mapping[MediaColumn, str] = {
+    "video": "video_latents",
+    "audio": "audio_latents",
+    "reference_video": "reference_latents",
+    "reference_audio": "reference_audio_latents",
+    "video_mask": "video_mask",
+    "audio_mask": "audio_mask",
+}
+# What is encoded of one file at once, and batched with its like.
+_TOGETHER: tuple[tuple[MediaColumn, ...], ...] = (
+    ("video", "audio"),
+    ("reference_video", "reference_audio"),
+    ("video_mask", "audio_mask"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    candidate: Candidate
+    caption: Caption | None
+    keys: Mapping[MediaColumn, str]
+    sample_id: str
+
+
+def in_waves(rows: Iterable[ClipRow], largest: int) -> Iterator[list[ClipRow]]:
+    """Rows, so many at a time as are prepared together."""
+    wave: list[ClipRow] = []
+    size = min(_FIRST_WAVE, largest)
+    for row in rows:
+        wave.append(row)
+        if len(wave) == size:
+            yield wave
+            wave, size = [], min(_GROWTH * size, largest)
+    if wave:
+        yield wave
+
+
+@dataclass
+class EncodeWaves:
+    """Encodes waves of rows.
+
+    Attributes:
+        run: The job.
+        tries: Sends items through passes.
+        budget: Of failures.
+        encoded: How many records were made.
+        counts: Samples, by what became of them.
+        shards: Ids of all shards so far, in order, and how many samples each has.
+    """
+
+    run: EncodeRun
+    tries: Tries
+    budget: ErrorBudget
+    encoded: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    shards: list[tuple[str, int]] = field(default_factory=list)
+    _seen: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Open the store."""
+        run = self.run
+        self._records = RecordStore(run.store)
+        self._latents = LatentStore(self._records, run.files, tiled=run.spec.tiled)
+        self._texts = TextStore(self._records, run.files)
+        self._decisions = Decisions(run.spec)
+
+    def scan(self, rows: Sequence[ClipRow]) -> list[Candidate]:
+        """What is decided about some rows, from their media."""
+        scans = scan_rows(rows, self._records, self.tries)
+        return [one for row in rows for one in self._decisions.of(row, scans.of)]
+
+    def encode(self, rows: Sequence[ClipRow]) -> list[Outcome]:
+        """Encode what becomes a sample of some rows.
+
+        Returns:
+            What became of each candidate, in order.
+
+        Raises:
+            ClusterError: If a stage is broken, or the cluster is lost.
+            RunStopped: If too many fail.
+        """
+        candidates = self.scan(rows)
+        samples, outcomes = self._samples(candidates)
+        failed = self._encoded(samples)
+        outcomes |= {
+            id(sample.candidate): Outcome(
+                candidate=sample.candidate,
+                status="failed",
+                finding=Finding(rule=failure.stage, reason=failure.message),
+                caption=sample.caption,
+                sample_id=sample.sample_id,
+            )
+            for sample in samples
+            if (failure := failed.get(sample.sample_id))
+        }
+        outcomes |= self._sharded(samples, failed)
+        ordered = [outcomes[id(candidate)] for candidate in candidates]
+        self._count(rows, ordered)
+        return ordered
+
+    def _samples(self, candidates: Sequence[Candidate]) -> tuple[list[_Sample], dict[int, Outcome]]:
+        """Samples of what is kept, and outcomes of all other candidates."""
+        kept = [one for one in candidates if one.status == "kept"]
+        outcomes = {
+            id(one): Outcome(candidate=one, status=one.status, finding=one.findings[0])
+            for one in candidates
+            if one.status != "kept"
+        }
+        spec = self.run.spec
+        captions: list[Caption | str | None] = [None] * len(kept)
+        if "text" not in spec.skip:
+            captions = [*captions_of(kept, spec.captions, self._records, self.tries)]
+        samples = []
+        for candidate, caption in zip(kept, captions, strict=True):
+            if isinstance(caption, str):
+                finding = Finding(rule="caption", reason=caption)
+                outcomes[id(candidate)] = Outcome(
+                    candidate=candidate, status="failed", finding=finding
+                )
+                continue
+            sample = self._sample(candidate, caption)
+            if twin := self._seen.get(sample.sample_id):
+                finding = Finding(rule="duplicate", reason=f"the same as {twin}")
+                outcomes[id(candidate)] = Outcome(
+                    candidate=candidate,
+                    status="dropped",
+                    finding=finding,
+                    caption=caption,
+                    sample_id=sample.sample_id,
+                )
+                continue
+            self._seen[sample.sample_id] = candidate.row.name
+            samples.append(sample)
+        return samples, outcomes
+
+    def _sample(self, candidate: Candidate, caption: Caption | None) -> _Sample:
+        keys = {column: self._latents.key(medium) for column, medium in candidate.media.items()}
+        text = self._texts.key(caption.text) if caption else ""
+        return _Sample(
+            candidate=candidate,
+            caption=caption,
+            keys=keys,
+            sample_id=content_hash("sample", canonical_json(keys), text),
+        )
+
+    def _encoded(self, samples: Sequence[_Sample]) -> dict[str, ItemFailure]:
+        """Have everything that samples need in the store; failures by sample."""
+        failed_texts = self._encode_texts([s.caption.text for s in samples if s.caption])
+        failed_keys = self._encode_latents(samples)
+        failures: dict[str, ItemFailure] = {}
+        for sample in samples:
+            own = [failed_keys[key] for key in sample.keys.values() if key in failed_keys]
+            if sample.caption and sample.caption.text in failed_texts:
+                own.append(failed_texts[sample.caption.text])
+            if own:
+                failures[sample.sample_id] = own[0]
+        return failures
+
+    def _encode_texts(self, captions: Sequence[str]) -> dict[str, ItemFailure]:
+        """Failures by text."""
+        texts = sorted(dict.fromkeys(captions), key=lambda text: (len(text), text))
+        known = self._texts.known(texts)
+        items = [
+            TextItem(item_id=self._texts.key(text), text=text)
+            for text in texts
+            if text not in known
+        ]
+        size = self.run.spec.stage("text").batch_size
+        step = _TEXTS if size == "auto" else size
+        results = self.tries.through(
+            "text",
+            items,
+            # Each text is computed as if it were alone, so that batches may differ.
+            lambda left, _: [left[start : start + step] for start in range(0, len(left), step)],
+        )
+        self.encoded += sum(isinstance(one, TextItem) for one in results.values())
+        return {
+            item.text: result
+            for item in items
+            if isinstance(result := results[item.item_id], ItemFailure)
+        }
+
+    def _encode_latents(self, samples: Sequence[_Sample]) -> dict[str, ItemFailure]:
+        """Failures by key."""
+        media: list[Keyed] = [
+            keyed
+            for sample in samples
+            for columns in _TOGETHER
+            if (
+                keyed := tuple(
+                    (sample.keys[column], sample.candidate.media[column])
+                    for column in columns
+                    if column in sample.keys
+                )
+            )
+        ]
+        keys = {key for keyed in media for key, _ in keyed}
+        missing = keys - self._records.known(keys)
+        size = self.run.spec.stage("latents").batch_size
+        items = grouped(media, missing, None if size == "auto" else size)
+        results = self.tries.through("latents", items, batches)
+        failures: dict[str, ItemFailure] = {}
+        for item in items:
+            result = results[item.item_id]
+            if isinstance(result, ItemFailure):
+                failures |= dict.fromkeys(item.missing, result)
+            else:
+                self.encoded += len(item.missing)
+        return failures
+
+    def _sharded(
+        self, samples: Sequence[_Sample], failed: Mapping[str, ItemFailure]
+    ) -> dict[int, Outcome]:
+        """Have samples in shards; outcomes by candidate."""
+        size = self.run.spec.shard_samples
+        # By their places among all samples: one that failed, and is there later, moves no other.
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
+        items: dict[str, tuple[ShardItem, list[_Sample]]] = {}
+        for part in parts:
+            good = [sample for sample in part if sample.sample_id not in failed]
+            if good:
+                item = self._shard(good)
+                items[item.item_id] = item, good
+        table = self.tries.before
+        left = [item for key, (item, _) in items.items() if table.status([key])[0] != "done"]
+        results = self.tries.through("shards", left, lambda new, _: [[item] for item in new])
+        outcomes: dict[int, Outcome] = {}
+        for key, (_, members) in items.items():
+            result = results.get(key)
+            name = f"shards/{key}.parquet"
+            if not isinstance(result, ItemFailure):
+                self.shards.append((key, len(members)))
+            for sample in members:
+                outcome = Outcome(
+                    candidate=sample.candidate,
+                    status="done",
+                    caption=sample.caption,
+                    sample_id=sample.sample_id,
+                    shard=name,
+                )
+                if isinstance(result, ItemFailure):
+                    finding = Finding(rule=result.stage, reason=result.message)
+                    outcome = replace(outcome, status="failed", shard="", finding=finding)
+                outcomes[id(sample.candidate)] = outcome
+        return outcomes
+
+    def _shard(self, members: Sequence[_Sample]) -> ShardItem:
+        samples = tuple(
+            ShardSample(
+                info=_info(sample),
+                latents={_TENSOR[column]: key for column, key in sample.keys.items()},
+                text=sample.caption.text if sample.caption else None,
+            )
+            for sample in members
+        )
+        measures = tuple(sorted(MEASURES))
+        content = [[one.info.model_dump(mode="json"), dict(one.latents)] for one in samples]
+        return ShardItem(
+            item_id=content_hash("shard", canonical_json([content, measures])),
+            samples=samples,
+            measures=measures,
+        )
+
+    def _count(self, rows: Sequence[ClipRow], outcomes: Sequence[Outcome]) -> None:
+        self.counts.update(outcome.status for outcome in outcomes)
+        for outcome in outcomes:
+            failure = None
+            if outcome.status == "failed" and outcome.finding:
+                name = outcome.candidate.row.name
+                self.tries.progress.tell(f"failed: {name}: {outcome.finding.reason}")
+                failure = ItemFailure(
+                    item_id=outcome.sample_id,
+                    stage=outcome.finding.rule,
+                    error="failed",
+                    message=outcome.finding.reason,
+                    seed=None,
+                    attempt=1,
+                    seconds=0.0,
+                )
+            self.budget.count(failure)
+        self.tries.progress.settle(len(rows), dict(self.counts))
+
+
+def _info(sample: _Sample) -> SampleInfo:
+    candidate, caption = sample.candidate, sample.caption
+    scan, scene = candidate.scan, candidate.scene
+    assert scan is not None, "it is kept"
+    assert scene is not None, "it is kept"
+    video, audio = candidate.media.get("video"), candidate.media.get("audio")
+    main = video or audio
+    assert isinstance(main, Picture | Sound), "a sample has one of them"
+    picture = main if isinstance(main, Picture) else None
+    name = candidate.row.name if not candidate.index else f"{candidate.row.name}/{candidate.index}"
+    return SampleInfo(
+        sample_id=sample.sample_id,
+        row=candidate.row.number,
+        name=name,
+        source=main.source,
+        content=scan.content,
+        start_frame=scene.start,
+        fps=picture.fps if picture else None,
+        bucket=picture.bucket if picture else None,
+        duration_s=picture.bucket.num_frames / picture.fps if picture else _seconds(audio),
+        caption=caption.text if caption else None,
+        caption_original=caption.original if caption else None,
+        caption_changes=caption.changes if caption else (),
+        caption_by=caption.by if caption else None,
+        notes=(*candidate.notes, *((caption.note,) if caption and caption.note else ())),
+        measures=dict(scene.measures),
+    )
+
+
+def _seconds(medium: object) -> float:
+    return medium.duration_s if isinstance(medium, Sound) else 0.0
