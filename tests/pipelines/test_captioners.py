@@ -5,7 +5,9 @@ import io
 import json
 import wave
 from typing import Any
+from uuid import uuid4
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from rayreel.config.encode import CaptionSpec, LocalCaptioner, OpenAICaptioner
 from rayreel.errors import CheckpointError, ItemError, MediaError, RetryableError, SpecError
+from rayreel.media.mux import write_clip
 from rayreel.pipelines.caption_views import (
     INSTRUCTIONS,
     SOUND_RATE_HZ,
@@ -25,6 +28,7 @@ from rayreel.pipelines.caption_views import (
 )
 from rayreel.pipelines.captioners import Answer, caption_key, caption_of, make_captioner
 from rayreel.pipelines.devices import Device
+from rayreel.types import Audio, Clip
 from tests.captions_server import CAPTION, captions_server, completion, failure
 from tests.media.samples import grey_levels, write_video, write_wav
 from tests.pipelines.small import DEVICE
@@ -255,6 +259,26 @@ def test_a_scene_that_the_file_does_not_have_is_an_error(video):
         view_of(stretch(video, start=30), served(""))
 
 
+def samples(view: View) -> np.ndarray:
+    with wave.open(io.BytesIO(view.sound)) as file:
+        assert (file.getnchannels(), file.getframerate()) == (1, SOUND_RATE_HZ)
+        return np.frombuffer(file.readframes(-1), np.int16)
+
+
+def test_the_sound_of_a_scene_is_that_of_its_frames(tmp_path):
+    rate = 48000
+    tone = torch.sin(torch.arange(rate * 3 // 2) / rate * 2 * torch.pi * 440)
+    tone[: rate // 2] = tone[rate:] = 0
+    audio = Audio(waveform=tone.expand(2, -1), sample_rate_hz=rate)
+    write_clip(tmp_path / "clip.mp4", Clip(frames=grey_levels(36), fps=24.0, audio=audio))
+    scenes = [stretch(tmp_path / "clip.mp4", start=s, num_frames=12) for s in (0, 12, 24)]
+    views = [view_of(scene, served("", audio=True)) for scene in scenes]
+    before, during, after = (np.abs(samples(view)).mean() / 32768 for view in views)
+    assert during == pytest.approx(2 / np.pi, rel=0.05)
+    assert max(before, after) < 0.02
+    assert {view.text.split("\n")[1] for view in views} == {INSTRUCTIONS["video with sound"]}
+
+
 def test_large_frames_are_made_smaller_and_small_ones_are_left(tmp_path):
     for name, size in {"large": (1200, 600), "small": (40, 20)}.items():
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
@@ -272,12 +296,10 @@ def test_sound_is_a_wav_in_mono_at_16_khz(tmp_path):
     sound = stretch(tmp_path / "tone.wav", kind="audio", num_frames=0, fps=0)
     view = view_of(sound, served("", audio=True))
     assert (view.frames, view.note, view.text) == ((), None, INSTRUCTIONS["audio"])
-    with wave.open(io.BytesIO(view.sound)) as file:
-        assert (file.getnchannels(), file.getframerate()) == (1, SOUND_RATE_HZ)
-        samples = np.frombuffer(file.readframes(-1), np.int16)
-    assert len(samples) == pytest.approx(3 * SOUND_RATE_HZ, abs=2)
-    assert np.abs(np.fft.rfft(samples[:16000])).argmax() == 440
-    assert np.abs(samples).max() == pytest.approx(20000, rel=0.05)
+    heard = samples(view)
+    assert len(heard) == pytest.approx(3 * SOUND_RATE_HZ, abs=2)
+    assert np.abs(np.fft.rfft(heard[:16000])).argmax() == 440
+    assert np.abs(heard).max() == pytest.approx(20000, rel=0.05)
 
 
 def test_what_is_not_heard_of_a_long_sound_is_told(tmp_path):
@@ -301,6 +323,13 @@ def test_sound_alone_is_not_for_captioners_that_hear_nothing(tmp_path):
 def test_an_instruction_of_the_spec_takes_the_place_of_ours(video):
     spec = served("").model_copy(update={"instruction": "Count."})
     assert view_of(stretch(video), spec).text.split("\n")[1:] == ["Count."]
+
+
+def test_files_of_a_store_are_read_too(video):
+    source = f"memory://{uuid4().hex}/grey.mkv"
+    with fsspec.open(source, "wb") as file:
+        file.write(video.read_bytes())
+    assert view_of(stretch(source), served("")) == view_of(stretch(video), served(""))
 
 
 def key(spec: CaptionSpec, *, content="a", start=0, num_frames=9) -> str:

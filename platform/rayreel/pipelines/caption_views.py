@@ -3,19 +3,25 @@
 import io
 import math
 import wave
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from rayreel.config.encode import CaptionSpec, OpenAICaptioner
 from rayreel.errors import ItemError, MediaError
 from rayreel.media.audio import read_audio
+from rayreel.media.files import local_copy
+from rayreel.media.frames import shown_frames
 from rayreel.media.image import load_image
-from rayreel.media.video import stream_frames
+from rayreel.media.orientation import upright_pixels
+from rayreel.media.timing import timing_of
 from rayreel.types import Audio
 
 LONG_SIDE = 512
@@ -61,7 +67,7 @@ class Stretch:
     Attributes:
         source: Path or URI.
         kind: What the file is.
-        start: First frame; of an image or of sound alone 0.
+        start: First frame, of the video at its constant rate; of an image or of sound alone 0.
         num_frames: 1 for an image, 0 for sound alone, which is heard from its start.
         fps: Rate of the frames.
     """
@@ -108,11 +114,14 @@ def view_of(stretch: Stretch, spec: CaptionSpec) -> View:
             "captions.captioner.audio for a model that does, or write its caption into the list"
         )
     frames: tuple[Image.Image, ...] = ()
-    if stretch.kind == "image":
-        frames = (_small(load_image(stretch.source)),)
-    elif stretch.kind == "video":
-        frames = _sampled(stretch, spec)
-    audio, note = _heard(stretch) if hears and stretch.kind != "image" else (None, None)
+    audio, note = None, None
+    with local_copy(stretch.source) as path:
+        if stretch.kind == "image":
+            frames = (_small(load_image(path).numpy()),)
+        elif stretch.kind == "video":
+            frames = _sampled(path, stretch, spec)
+        if hears and stretch.kind != "image":
+            audio, note = _heard(path, stretch)
     if stretch.kind == "audio" and audio is None:
         raise MediaError(f"{stretch.source} has no sound")
     sound = wav_bytes(audio) if audio else b""
@@ -167,16 +176,19 @@ def wav_bytes(audio: Audio) -> bytes:
     return buffer.getvalue()
 
 
-def _sampled(stretch: Stretch, spec: CaptionSpec) -> tuple[Image.Image, ...]:
+def _sampled(path: Path, stretch: Stretch, spec: CaptionSpec) -> tuple[Image.Image, ...]:
     shown = sampled_frames(
         stretch.num_frames, fps=stretch.fps, wanted_fps=spec.fps, most=spec.max_frames
     )
     wanted = {stretch.start + index for index in shown}
-    # One by one, so that only what is shown stays, and that small.
-    parts = stream_frames(stretch.source, start=stretch.start, stop=max(wanted) + 1, chunk=1)
-    frames = tuple(
-        _small(part[0]) for index, part in enumerate(parts, stretch.start) if index in wanted
-    )
+    decoded = shown_frames(path, timing_of(path), start=stretch.start)
+    with closing(decoded):
+        # One by one, so that only what is shown stays, and that small.
+        frames = tuple(
+            _small(upright_pixels(frame))
+            for index, frame in zip(range(stretch.start, max(wanted) + 1), decoded, strict=False)
+            if index in wanted
+        )
     if len(frames) < len(wanted):
         raise MediaError(
             f"the video of {stretch.source} ends before frame {max(wanted)}; a scene of "
@@ -185,21 +197,19 @@ def _sampled(stretch: Stretch, spec: CaptionSpec) -> tuple[Image.Image, ...]:
     return frames
 
 
-def _small(pixels: Tensor) -> Image.Image:
-    image = Image.fromarray(pixels.numpy())
+def _small(pixels: NDArray[np.uint8]) -> Image.Image:
+    image = Image.fromarray(pixels)
     image.thumbnail((LONG_SIDE, LONG_SIDE))
     return image
 
 
-def _heard(stretch: Stretch) -> tuple[Audio | None, str | None]:
+def _heard(path: Path, stretch: Stretch) -> tuple[Audio | None, str | None]:
     """The sound of a stretch, if it has any, and what is not heard of it."""
-    if stretch.kind == "audio":
-        start_s, wanted_s = 0.0, math.inf
-    else:
-        start_s, wanted_s = stretch.start / stretch.fps, stretch.num_frames / stretch.fps
-    audio = read_audio(
-        stretch.source, start_s=start_s, max_duration_s=min(wanted_s, MOST_SOUND_S + 1)
-    )
+    start_s, wanted_s = 0.0, math.inf
+    if stretch.kind == "video":
+        start_s = timing_of(path).late_s + stretch.start / stretch.fps
+        wanted_s = stretch.num_frames / stretch.fps
+    audio = read_audio(path, start_s=start_s, max_duration_s=min(wanted_s, MOST_SOUND_S + 1))
     if audio is None or not audio.waveform.shape[1]:
         return None, None
     most = round(MOST_SOUND_S * audio.sample_rate_hz)
