@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from rayreel.cli import jobs, models
+from rayreel.cli import data, jobs, models
 from rayreel.cli.app import app, example
 from rayreel.logs import setup_logging
 
-__all__ = ["app", "jobs", "main", "models"]
+__all__ = ["app", "data", "jobs", "main", "models"]
 
 
 def _print_version(wanted: bool) -> None:

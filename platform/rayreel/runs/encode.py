@@ -32,7 +32,7 @@ class EncodeSummary:
         failed: Clips that could not be encoded.
         encoded: Records that this call made; the others were there before.
         seconds: How long this call took.
-        output: The dataset.
+        page: To look at.
         stopped: Why it was, if it was.
     """
 
@@ -42,7 +42,7 @@ class EncodeSummary:
     failed: int
     encoded: int
     seconds: float
-    output: str
+    page: str
     stopped: str = ""
 
     @property
@@ -90,7 +90,7 @@ def encode(spec: EncodeSpec, *, retry: Retry = "none") -> EncodeSummary:
             failed=counts["failed"],
             encoded=waves.encoded,
             seconds=time.monotonic() - start,
-            output=spec.output,
+            page=run.storage.join("index.html"),
             stopped=stopped,
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rayreel.config.encode import CaptionSpec
-from rayreel.data.captions import DEFAULT_PREFIXES, Cleaned, add_trigger, clean_caption
+from rayreel.data.captions import DEFAULT_PREFIXES, add_trigger, clean_caption
 from rayreel.data.store import RecordStore
 from rayreel.pipelines.captioners import caption_key
 from rayreel.runs.encoding.samples import Candidate
@@ -52,12 +52,12 @@ def captions_of(
     found: list[Caption | str] = []
     for candidate in candidates:
         if candidate.row.caption:
-            found.append(_cleaned(candidate.row.caption, _BY_LIST, spec))
+            found.append(cleaned(candidate.row.caption, spec))
             continue
         result = written.get(_key(candidate, spec))
         if isinstance(result, CaptionItem):
-            by = result.caption_by or ""
-            found.append(_cleaned(result.caption or "", by, spec, result.caption_note or ""))
+            by, note = result.caption_by or "", result.caption_note or ""
+            found.append(cleaned(result.caption or "", spec, by=by, note=note))
         else:
             found.append(
                 result.message
@@ -110,12 +110,28 @@ def _item(candidate: Candidate, key: str) -> CaptionItem:
     )
 
 
-def _cleaned(original: str, by: str, spec: CaptionSpec, note: str = "") -> Caption:
+def cleaned(original: str, spec: CaptionSpec, *, by: str = _BY_LIST, note: str = "") -> Caption:
+    """A caption as it is encoded.
+
+    Args:
+        original: As it was written.
+        spec: How it is cleaned.
+        by: Who wrote it.
+        note: What the captioner was not shown, or could not finish.
+    """
     if spec.clean:
         prefixes = DEFAULT_PREFIXES if spec.prefixes is None else spec.prefixes
-        cleaned: Cleaned = clean_caption(original, prefixes, spec.trigger)
+        found = clean_caption(original, prefixes, spec.trigger)
     else:
-        cleaned = add_trigger(original, spec.trigger)
-    return Caption(
-        text=cleaned.caption, original=original, changes=cleaned.changes, by=by, note=note
-    )
+        found = add_trigger(original, spec.trigger)
+    return Caption(text=found.caption, original=original, changes=found.changes, by=by, note=note)
+
+
+def unwritten_captions(
+    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore
+) -> int:
+    """How many captions have yet to be written."""
+    if spec.captioner is None:
+        return 0
+    keys = {_key(one, spec) for one in candidates if not one.row.caption}
+    return len(keys - records.known(keys))

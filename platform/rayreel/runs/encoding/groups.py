@@ -5,7 +5,7 @@ list has it, whatever is finished or has failed, and one of which less is left i
 shape of the whole: a run that was killed comes to the same numbers.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rayreel.data.samples import Mask, Medium, Picture, Sound
 from rayreel.stages.latents import LatentItem
@@ -28,13 +28,13 @@ def grouped(media: Iterable[Keyed], missing: Collection[str], size: int | None) 
         missing: Keys that have no record yet.
         size: Items of a group; ``None``: as many as have some 64 million pixels, up to 8.
     """
-    kinds: dict[Hashable, list[Keyed]] = {}
+    kinds: dict[str, list[Keyed]] = {}
     seen: set[str] = set()
     for keyed in media:
         new = tuple((key, medium) for key, medium in keyed if key not in seen)
         seen |= {key for key, _ in new}
         if new:
-            kinds.setdefault(_kind(new), []).append(new)
+            kinds.setdefault(shape_name(new), []).append(new)
     items: list[LatentItem] = []
     for kind, members in kinds.items():
         step = size or max(1, min(_MOST, _PIXELS // max(1, cost(members[0]))))
@@ -88,7 +88,7 @@ def _pixels(medium: Medium) -> int:
     raise AssertionError("no other kind of medium")
 
 
-def _kind(keyed: Keyed) -> str:
+def shape_name(keyed: Keyed) -> str:
     """What items must agree in to share calls."""
     parts = []
     for _, medium in keyed:

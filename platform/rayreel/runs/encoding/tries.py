@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rayreel.cluster.board import Board
-from rayreel.cluster.connect import Capacity, capacity, connected
+from rayreel.cluster.connect import Capacity, accelerator, capacity, connected
 from rayreel.cluster.jobs import run_id
 from rayreel.cluster.pool import preflight
 from rayreel.cluster.telemetry import Telemetry
@@ -17,11 +17,13 @@ from rayreel.config.encode import EncodeStageName
 from rayreel.data.ledger import LedgerTable
 from rayreel.logs import log_context, log_settings
 from rayreel.pipelines.devices import Device
+from rayreel.runs.encoding.costs import EncodeCosts
 from rayreel.runs.encoding.opened import EncodeRun
 from rayreel.runs.encoding.pools import encode_devices, encode_pool
 from rayreel.runs.encoding.progress import RowProgress
 from rayreel.runs.left import Retry
 from rayreel.runs.passes import Passes, lost
+from rayreel.runs.planning.costs import CostBook
 from rayreel.stages.base import ItemFailure, StageItem
 
 I = TypeVar("I", bound=StageItem)  # noqa: E741 - an item
@@ -53,6 +55,7 @@ class Tries:
     _passes: Passes | None = field(default=None, repr=False)
     _free: Capacity | None = field(default=None, repr=False)
     _devices: dict[EncodeStageName, Device] = field(default_factory=dict, repr=False)
+    _costs: EncodeCosts = field(default_factory=EncodeCosts, repr=False)
 
     def through(
         self, name: EncodeStageName, items: Sequence[I], batches: Batches[I]
@@ -94,8 +97,10 @@ class Tries:
         return results
 
     def close(self) -> None:
-        """Leave the cluster."""
-        self._stack.close()
+        """Keep what items cost for later runs, and leave the cluster."""
+        with self._stack:
+            if self._passes:
+                CostBook.load(self.run.store).merged(self._costs.book()).save(self.run.store)
 
     @property
     def devices(self) -> Mapping[EncodeStageName, Device]:
@@ -142,6 +147,8 @@ class Tries:
                 if passes.failed(failure):
                     again.append(replace(item, attempt=item.attempt + 1))
                     return
+            else:
+                self._costs.took(name, result, self._devices[name])
             self.run.lease.check()
             results[item.item_id] = result
             self.progress.advance()
@@ -161,6 +168,8 @@ class Tries:
             self._stack.enter_context(connected())
             self._free = capacity()
             self._devices = encode_devices(spec, self._free)
+            gpu = accelerator(self._free)
+            self._costs = EncodeCosts(gpu[0] if gpu else "")
             telemetry = Telemetry(run_id(spec.output), tracing_target(spec.traces), log_settings())
             self._stack.enter_context(log_context(run=telemetry.run))
             board = self._stack.enter_context(closing(Board()))

@@ -12,7 +12,7 @@ from rayreel.media.measures import MEASURES
 from rayreel.pipelines.latents import LatentStore
 from rayreel.pipelines.texts import TextStore
 from rayreel.runs.budget import ErrorBudget
-from rayreel.runs.encoding.captions import Caption, captions_of
+from rayreel.runs.encoding.captions import Caption, captions_of, cleaned, unwritten_captions
 from rayreel.runs.encoding.groups import Keyed, batches, grouped
 from rayreel.runs.encoding.opened import EncodeRun
 from rayreel.runs.encoding.outcomes import Outcome
@@ -21,6 +21,7 @@ from rayreel.runs.encoding.samples import Candidate, Decisions, Finding
 from rayreel.runs.encoding.scans import scan_rows
 from rayreel.runs.encoding.tries import Tries
 from rayreel.stages.base import ItemFailure, TextItem
+from rayreel.stages.latents import LatentItem
 from rayreel.stages.shards import ShardItem, ShardSample
 
 # The first shard shall be there soon; later waves are larger, as workers start anew for each pass.
@@ -98,6 +99,23 @@ class EncodeWaves:
         """What is decided about some rows, from their media."""
         scans = scan_rows(rows, self._records, self.tries)
         return [one for row in rows for one in self._decisions.of(row, scans.of)]
+
+    def needed(
+        self, candidates: Sequence[Candidate]
+    ) -> tuple[list[TextItem], list[LatentItem], int]:
+        """What has to be encoded of scanned candidates.
+
+        Returns:
+            Texts, latents, and how many captions have to be written before.
+        """
+        kept = [one for one in candidates if one.status == "kept"]
+        samples = [self._sample(one, None) for one in kept]
+        if "text" in self.run.spec.skip:
+            return [], self._new_latents(samples), 0
+        spec = self.run.spec.captions
+        found = [cleaned(one.row.caption, spec).text for one in kept if one.row.caption]
+        unwritten = unwritten_captions(kept, spec, self._records)
+        return self._new_texts(found), self._new_latents(samples), unwritten
 
     def encode(self, rows: Sequence[ClipRow]) -> list[Outcome]:
         """Encode what becomes a sample of some rows.
@@ -188,13 +206,7 @@ class EncodeWaves:
 
     def _encode_texts(self, captions: Sequence[str]) -> dict[str, ItemFailure]:
         """Failures by text."""
-        texts = sorted(dict.fromkeys(captions), key=lambda text: (len(text), text))
-        known = self._texts.known(texts)
-        items = [
-            TextItem(item_id=self._texts.key(text), text=text)
-            for text in texts
-            if text not in known
-        ]
+        items = self._new_texts(captions)
         size = self.run.spec.stage("text").batch_size
         step = _TEXTS if size == "auto" else size
         results = self.tries.through(
@@ -210,8 +222,28 @@ class EncodeWaves:
             if isinstance(result := results[item.item_id], ItemFailure)
         }
 
+    def _new_texts(self, captions: Sequence[str]) -> list[TextItem]:
+        """Texts that are not in the store, the shortest first."""
+        texts = sorted(dict.fromkeys(captions), key=lambda text: (len(text), text))
+        known = self._texts.known(texts)
+        new = [text for text in texts if text not in known]
+        return [TextItem(item_id=self._texts.key(text), text=text) for text in new]
+
     def _encode_latents(self, samples: Sequence[_Sample]) -> dict[str, ItemFailure]:
         """Failures by key."""
+        items = self._new_latents(samples)
+        results = self.tries.through("latents", items, batches)
+        failures: dict[str, ItemFailure] = {}
+        for item in items:
+            result = results[item.item_id]
+            if isinstance(result, ItemFailure):
+                failures |= dict.fromkeys(item.missing, result)
+            else:
+                self.encoded += len(item.missing)
+        return failures
+
+    def _new_latents(self, samples: Sequence[_Sample]) -> list[LatentItem]:
+        """Media of which something is not in the store."""
         media: list[Keyed] = [
             keyed
             for sample in samples
@@ -227,16 +259,7 @@ class EncodeWaves:
         keys = {key for keyed in media for key, _ in keyed}
         missing = keys - self._records.known(keys)
         size = self.run.spec.stage("latents").batch_size
-        items = grouped(media, missing, None if size == "auto" else size)
-        results = self.tries.through("latents", items, batches)
-        failures: dict[str, ItemFailure] = {}
-        for item in items:
-            result = results[item.item_id]
-            if isinstance(result, ItemFailure):
-                failures |= dict.fromkeys(item.missing, result)
-            else:
-                self.encoded += len(item.missing)
-        return failures
+        return grouped(media, missing, None if size == "auto" else size)
 
     def _sharded(
         self, samples: Sequence[_Sample], failed: Mapping[str, ItemFailure]

@@ -45,9 +45,9 @@ class Item:
         work: As of ``Shape``; 1 for texts.
     """
 
-    stage: StageName
+    stage: str
     shape: str
-    kind: Kind
+    kind: str
     work: float = 1.0
 
     @classmethod
@@ -82,9 +82,9 @@ class Observation:
 class StageCost(StrictModel):
     """What a stage takes for a shape."""
 
-    stage: StageName
+    stage: str
     shape: str
-    kind: Kind
+    kind: str
     device: str
     batch: int = Field(ge=1, description="items that were worked on together")
     seconds: float = Field(ge=0, description="of one item, the median")
@@ -131,7 +131,7 @@ class CostBook(StrictModel):
             sizes: Names of shapes, and bytes of files.
             starts: Seconds until a pool's actors were ready, by pool.
         """
-        seen: dict[tuple[StageName, str, str, int], list[Observation]] = {}
+        seen: dict[tuple[str, str, str, int], list[Observation]] = {}
         for one in observations:
             key = (one.item.stage, one.device, one.item.shape, one.batch)
             seen.setdefault(key, []).append(one)
@@ -268,7 +268,7 @@ def observe(
             )
 
 
-def _key(cost: StageCost) -> tuple[StageName, str, str, int]:
+def _key(cost: StageCost) -> tuple[str, str, str, int]:
     return cost.stage, cost.device, cost.shape, cost.batch
 
 

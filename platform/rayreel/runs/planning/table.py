@@ -18,11 +18,11 @@ _UNKNOWN = "?"
 
 def as_table(plan: Plan) -> str:
     """What a run is expected to come to, as lines of text."""
-    stages = _table(
+    stages = table_text(
         ("stage", "actors", "batch", "s per item", "", "busy", "items/s"),
         [line for pool in _all_pools(plan) for line in _pool_lines(pool)],
     )
-    totals = _table(("expected", ""), _totals(plan))
+    totals = table_text(("expected", ""), _totals(plan))
     marked = any(pool.bottleneck for pool in plan.pools) and len(plan.pools) > 1
     notes = [*["* the bottleneck"] * marked, *(f"note: {note}" for note in plan.notes)]
     return "\n".join([*_head(plan), "", stages, "", totals, *notes])
@@ -48,7 +48,7 @@ def compare(plan: Plan, actual: Actual) -> str:
         (name, told(planned), told(took), _off(planned, took))
         for name, planned, took, told in pairs
     ]
-    return _table(("", "planned", "actual", "off by"), lines)
+    return table_text(("", "planned", "actual", "off by"), lines)
 
 
 def duration(seconds: float | None) -> str:
@@ -136,7 +136,8 @@ def _off(planned: float | None, actual: float | None) -> str:
     return f"{actual / planned - 1:+.0%}"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table_text(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Lines under a head, as text for the terminal."""
     table = Table(*head, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for line in lines:
         table.add_row(*line)
