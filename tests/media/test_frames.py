@@ -35,8 +35,8 @@ FORMATS = [
     ("a.webm", "libvpx-vp9", "yuv420p"),
 ]
 GAPS = [index + index // 20 * 5 for index in range(60)]
-LATE = [(*format, None) for format in FORMATS] + [
-    (*format, GAPS) for format in FORMATS if format[0] not in ("a.avi", "a.mpg")
+LATE = [(*case, None) for case in FORMATS] + [
+    (*case, GAPS) for case in FORMATS if case[0] not in ("a.avi", "a.mpg")
 ]
 
 

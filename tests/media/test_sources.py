@@ -14,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rayreel.errors import MediaError
 from rayreel.media.audio import read_audio
 from rayreel.media.container import open_media, probe
+from rayreel.media.footage import examine
 from rayreel.media.image import load_image, write_image
 from rayreel.media.mux import write_clip
 from rayreel.media.video import read_clip, read_last_frames, read_mask, stream_frames
@@ -196,3 +197,4 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
     audio = read_audio(tmp_path / "a.mp3")
     assert audio is not None
     assert audio.waveform.shape[1] >= 800
+    assert examine(tmp_path / "a.mp3").kind == "audio"

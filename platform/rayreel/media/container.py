@@ -28,6 +28,11 @@ FORMATS = (
 Playlists and lists of files (HLS, DASH, concat, SDP) would have ffmpeg open whatever they name.
 """
 
+TS_PACKET_BYTES = 188
+"""Of an MPEG transport stream, which is a row of packets without a header."""
+
+_TS_SYNC = b"G"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
@@ -85,7 +90,8 @@ def open_media(source: str | Path) -> Iterator[InputContainer]:
 def _ends(file: BinaryIO, source: str | Path) -> tuple[int, int]:
     """Bytes of the file, and where it should end at the earliest by what it begins with."""
     try:
-        size, stated_end = file.seek(0, os.SEEK_END), _stated_end(file)
+        size = file.seek(0, os.SEEK_END)
+        stated_end = _stated_end(file, size)
         file.seek(0)
     # What files raise that can only be read from start to end.
     except (OSError, ValueError) as error:
@@ -98,11 +104,14 @@ def _ends(file: BinaryIO, source: str | Path) -> tuple[int, int]:
     return size, stated_end
 
 
-def _stated_end(file: BinaryIO) -> int:
+def _stated_end(file: BinaryIO, size: int) -> int:
     file.seek(0)
     head = file.read(8)
     if head[4:] == b"ftyp":
         return _header_end(file)
+    if head[:1] == _TS_SYNC and file.read(TS_PACKET_BYTES)[-8:-7] == _TS_SYNC:
+        # It can end anywhere, but for the middle of a packet.
+        return -(-size // TS_PACKET_BYTES) * TS_PACKET_BYTES
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return _segment_end(file)
     if head[:4] == b"RIFF" and head[4:] != b"\xff\xff\xff\xff":

@@ -90,9 +90,18 @@ def black(excerpt: Excerpt) -> float:
 
 
 def frozen(excerpt: Excerpt) -> float:
-    """Share of frames that look like the one before."""
-    change = np.abs(np.diff(excerpt.thumbs.astype(np.int16), axis=0)).max(axis=(1, 2), initial=0)
-    return _share(change <= FROZEN_LEVELS)
+    """Share of frames that look like the one before.
+
+    They are compared with the last one that did not: slow motion adds up until it shows.
+    """
+    thumbs = excerpt.thumbs.astype(np.int16)
+    stands = np.zeros(max(0, len(thumbs) - 1), np.bool_)
+    shown = thumbs[:1]
+    for index, thumb in enumerate(thumbs[1:]):
+        stands[index] = np.abs(thumb - shown).max() <= FROZEN_LEVELS
+        if not stands[index]:
+            shown = thumb
+    return _share(stands)
 
 
 def silence(excerpt: Excerpt) -> float:
