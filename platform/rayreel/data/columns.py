@@ -62,6 +62,8 @@ class SampleInfo(StrictModel):
     fps: float | None = Field(default=None, description="1 for an image, none for sound alone")
     bucket: Bucket | None = Field(default=None, description="none for sound alone")
     duration_s: float = 0.0
+    reference_fps: float | None = Field(default=None, description="of its latents' frames")
+    reference_duration_s: float | None = Field(default=None, description="of its sound")
     text_length: int | None = Field(
         default=None, description="tokens that its text is filled up to, on the left"
     )
@@ -191,7 +193,10 @@ def plain_schema(measures: Iterable[str] = ()) -> pa.Schema:
         pa.field("duration_s", pa.float64(), nullable=False),
         *(pa.field(name, pa.int64()) for name in (*_latent_names(""), "audio_steps")),
         *(pa.field(name, pa.int64()) for name in _latent_names("reference_")),
-        *(pa.field(name, pa.int64()) for name in ("reference_audio_steps", "text_length")),
+        pa.field("reference_fps", pa.float64()),
+        pa.field("reference_audio_steps", pa.int64()),
+        pa.field("reference_duration_s", pa.float64()),
+        pa.field("text_length", pa.int64()),
         pa.field("parts", pa.list_(pa.string()), nullable=False),
         *(pa.field(name, pa.string()) for name in ("caption", "caption_original")),
         pa.field("caption_changes", pa.list_(pa.string()), nullable=False),
