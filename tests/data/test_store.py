@@ -59,6 +59,25 @@ def test_keys_that_are_known_include_those_of_other_writers_at_once(storage):
     assert reader.known([]) == set()
 
 
+def test_several_records_are_read_at_once(storage):
+    RecordStore(storage).put(text("a", tensors=b"1"), text("b"), text("c", tensors=b"3"))
+    RecordStore(storage).put(text("d"))
+    found = RecordStore(storage).read(["d", "c", "?", "a"])
+    assert list(found) == ["d", "c", "a"]
+    assert [record.tensors for record in found.values()] == [b"", b"3", b"1"]
+    assert found["c"] == RecordStore(storage).get("c")
+    assert RecordStore(storage).read([]) == {}
+
+
+def test_each_part_is_opened_once_for_all_that_is_read_of_it(tmp_path, monkeypatch):
+    store, parts, opened = RecordStore(Storage(tmp_path)), pq.ParquetFile, []
+    for first in "ad":
+        store.put(*(text(chr(ord(first) + place)) for place in range(3)))
+    monkeypatch.setattr(pq, "ParquetFile", lambda file: opened.append(file) or parts(file))
+    assert store.read("abcdef").keys() == set("abcdef")
+    assert len(opened) == 2
+
+
 def test_parts_are_looked_for_only_where_a_key_is_missing(tmp_path, monkeypatch):
     store = RecordStore(Storage(tmp_path))
     store.put(text("a"))

@@ -7,14 +7,15 @@ bfloat16, and nobody who looks for a key reads them: what is in a part is told b
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -25,6 +26,9 @@ from rayreel.data.storage import Storage
 from rayreel.errors import RayreelError
 
 FOLDER = "records"
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _SCHEMA = pa.schema(
     [
@@ -95,6 +99,19 @@ class RecordStore:
         with self._opened(self._parts[part]) as file:
             return _record(file.read_row_group(row).to_pylist()[0])
 
+    def read(self, keys: Collection[str]) -> dict[str, Record]:
+        """The records of some keys that have one by now; each part is opened once.
+
+        Raises:
+            RayreelError: If a part is damaged.
+        """
+        places = [self._places[key] for key in self.known(keys)]
+        rows: dict[str, list[int]] = {}
+        for _, part, row in places:
+            rows.setdefault(self._parts[part], []).append(row)
+        found = {record.key: record for record in chain(*self._each(self._records, rows.items()))}
+        return {key: found[key] for key in keys if key in found}
+
     def known(self, keys: Collection[str]) -> set[str]:
         """Those of some keys that have a record by now; raises ``RayreelError`` as above."""
         if any(key not in self._places for key in keys):
@@ -140,7 +157,7 @@ class RecordStore:
         self._look_again_at = time.monotonic() + len(names) // 100
         read = set(self._parts)
         new = [name for name in names if name not in read]
-        for name, keys in zip(new, self._indices(new), strict=True):
+        for name, keys in zip(new, self._each(self._index, new), strict=True):
             self._learn(name, keys)
 
     def _learn(self, part: str, keys: Sequence[tuple[str, datetime]]) -> None:
@@ -149,14 +166,20 @@ class RecordStore:
             place = (created_at, len(self._parts) - 1, row)
             self._places[key] = min(place, self._places.get(key, place))
 
-    def _indices(self, names: Sequence[str]) -> list[list[tuple[str, datetime]]]:
-        """Keys of parts and when their records were made."""
+    def _each(self, look: Callable[[T], R], parts: Iterable[T]) -> list[R]:
+        """What looking into parts finds, of an object store into several at a time."""
         if self._storage.local_path(FOLDER) is not None:
-            return [self._index(name) for name in names]
+            return [look(part) for part in parts]
         with ThreadPoolExecutor(_READERS) as readers:
-            return list(readers.map(self._index, names))
+            return list(readers.map(look, parts))
+
+    def _records(self, part: tuple[str, Sequence[int]]) -> list[Record]:
+        name, rows = part
+        with self._opened(name) as file:
+            return [_record(row) for row in file.read_row_groups(list(rows)).to_pylist()]
 
     def _index(self, name: str) -> list[tuple[str, datetime]]:
+        """Keys of a part and when its records were made."""
         with self._opened(name) as part:
             groups = map(part.metadata.row_group, range(part.metadata.num_row_groups))
             return [
