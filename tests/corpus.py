@@ -226,21 +226,15 @@ def _movies(folder: Path) -> Iterator[CorpusClip]:
         if movie.name == "hard_cut":
             frames[CUT_FRAME:] = _moving_picture("after the cut", movie)[CUT_FRAME:]
         _write_movie(folder / movie.file, movie, frames)
-        lacks_caption = not _CAPTIONS.get(movie.name, "has one")
-        yield _clip(
-            folder,
-            movie,
-            caption=_CAPTIONS.get(movie.name, _caption(movie.name)),
-            **({"expect": "failed", "why": "caption"} if lacks_caption else {}),
-        )
+        caption = _CAPTIONS.get(movie.name, _caption(movie.name))
+        fate = {} if caption else {"expect": "failed", "why": "caption"}
+        yield _clip(folder, movie, caption=caption, **fate)
 
 
 def _stills(folder: Path) -> Iterator[CorpusClip]:
-    exif = Image.Exif()
-    exif[_ORIENTATION] = 6
     stills: tuple[tuple[str, tuple[int, int], Callable[[Image.Image], Image.Image] | None], ...] = (
         ("still.png", (96, 64), None),
-        ("turned.jpg", (96, 64), lambda image: image.transpose(Image.Transpose.ROTATE_90)),
+        ("turned.jpg", (96, 64), _turned),
         ("plain.jpg", (150, 100), None),
         ("still.webp", (120, 80), None),
         ("translucent.png", (96, 64), _half_transparent),
@@ -252,8 +246,14 @@ def _stills(folder: Path) -> Iterator[CorpusClip]:
         movie = _Movie(file=file, width=width, height=height, frames=1)
         image = Image.fromarray(_moving_picture(name, movie)[0])
         image = change(image) if change else image
-        image.save(folder / file, **({"exif": exif} if file == "turned.jpg" else {}))
+        image.save(folder / file, exif=image.getexif())
         yield _clip(folder, movie, name=name)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    stored = image.transpose(Image.Transpose.ROTATE_90)
+    stored.getexif()[_ORIENTATION] = 6
+    return stored
 
 
 def _half_transparent(image: Image.Image) -> Image.Image:
@@ -279,8 +279,16 @@ def _others_of_the_same(folder: Path) -> Iterator[CorpusClip]:
         for pixels in _moving_picture("large", by_name["large"])
     ]
     _write_movie(folder / worse.file, worse, np.stack(smaller))
-    for movie, name in ((copy, "a_copy"), (worse, worse.name)):
-        yield _clip(folder, movie, name=name, expect="dropped", why="duplicate")
+    yield _clip(
+        folder,
+        copy,
+        name="a_copy",
+        # With a caption of its own, it would be another sample, as the second ones above are.
+        caption=_caption("a"),
+        expect="dropped",
+        why="duplicate",
+    )
+    yield _clip(folder, worse, expect="dropped", why="near_duplicate")
 
 
 def _renamed(folder: Path) -> Iterator[CorpusClip]:

@@ -17,6 +17,9 @@ from rayreel.errors import MediaError
 from rayreel.media.container import probe
 from rayreel.media.image import is_still, load_image
 from rayreel.media.video import read_clip
+from rayreel.runs.encoding.rows import ClipList
+from rayreel.runs.encoding.samples import Decisions
+from rayreel.stages.scan import hash_file, scan_file
 from tests.corpus import CUT_FRAME, corpus_spec_values, too_short, write_corpus
 
 
@@ -34,6 +37,14 @@ def frames_of(clip):
     if is_still(clip.path):
         return load_image(clip.path)[None]
     return read_clip(clip.path, sound=False).frames
+
+
+def scanned(path):
+    try:
+        content = hash_file(path) if path.exists() else ""
+        return scan_file(path, content, None)
+    except MediaError as error:
+        return str(error)
 
 
 def readable(clips):
@@ -117,3 +128,17 @@ def test_one_bucket_more_or_less_decides_on_the_shortest(folder, clips, tmp_path
         assert min(bucket.num_frames for bucket in buckets) == least
     assert {"short", "one_frame", "still_png"} < too_short(clips)
     assert not {"nine_frames", "wide", "black"} & too_short(clips)
+
+
+def test_files_are_judged_as_entries_tell(folder, clips, tmp_path):
+    """Captions, and samples that are the same but for their name, come later."""
+    spec = parse(corpus_spec_values(folder, tmp_path), EncodeSpec, where="test")
+    decisions = Decisions(spec)
+    for row, clip in zip(ClipList(spec), clips, strict=True):
+        (candidate,) = decisions.of(row, {row.media["video"]: scanned(clip.path)})
+        told = " ".join(f"{finding.rule}: {finding.reason}" for finding in candidate.findings)
+        if clip.why in ("caption", "duplicate"):
+            assert (candidate.status, told) == ("kept", ""), clip.name
+        else:
+            assert (candidate.status == "kept") == (clip.expect == "done"), (clip.name, told)
+            assert clip.why in told
