@@ -1,3 +1,4 @@
+import wave
 from pathlib import Path
 
 import av
@@ -122,3 +123,15 @@ def test_a_file_that_is_cut_off_is_refused_by_name(clip_path, read, kept):
     clip_path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(MediaError, match=r"clip\.mp4"):
         read(clip_path)
+
+
+def test_sound_of_eight_channels_is_read_whole(tmp_path):
+    levels = np.arange(8, dtype=np.int16) * 1000
+    with wave.open(str(tmp_path / "round.wav"), "wb") as file:
+        file.setnchannels(8)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(np.tile(levels, (3000, 1)).astype("<i2").tobytes())
+    audio = read_audio(tmp_path / "round.wav")
+    assert audio.waveform.shape == (8, 3000)
+    assert torch.equal(audio.waveform[:, 1500] * 32768, torch.arange(8.0) * 1000)

@@ -1,7 +1,7 @@
 """Pools of actors: what they hold, what they take, and whether the cluster has it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rayreel.cluster.connect import Capacity
@@ -38,6 +38,19 @@ class Pool:
     def name(self) -> str:
         """The stages' names, joined."""
         return "+".join(stage.name for stage in self.stages)
+
+    def for_batches(self, count: int) -> "Pool":
+        """The pool without actors that would have nothing to do.
+
+        Args:
+            count: Batches, each of which one actor works on.
+        """
+        most = max(1, count)
+        return replace(
+            self,
+            replicas=min(self.replicas, most),
+            max_replicas=min(self.max_replicas, most),
+        )
 
 
 def preflight(pools: Sequence[Pool], free: Capacity) -> None:

@@ -96,8 +96,9 @@ def sound_pieces(container: InputContainer, stream: AudioStream) -> Iterator[NDA
     time_base = stream.time_base or 0
     late_s = (stream.start_time or 0) * time_base - (container.start_time or 0) / av.time_base
     yield np.zeros((stream.channels, max(round(late_s * stream.sample_rate), 0)), np.float32)
-    # Changes the sample format only: integers to [-1, 1], one row per channel.
-    to_float = av.AudioResampler(format="fltp")
+    # Changes the sample format only: integers to [-1, 1]. The channels of a sample lie together: of
+    # eight that lie apart, PyAV reads a ninth.
+    to_float = av.AudioResampler(format="flt")
     left = None
     if "mp4" in container.format.name and stream.duration:
         # AAC comes in blocks of 1024 samples; where it really ends stands in the header. Other
@@ -105,6 +106,7 @@ def sound_pieces(container: InputContainer, stream: AudioStream) -> Iterator[NDA
         left = round(stream.duration * time_base * stream.sample_rate)
     for frame in container.decode(stream):
         for part in to_float.resample(frame):
-            samples = part.to_ndarray()[:, :left].astype(np.float32, copy=False)
+            packed = part.to_ndarray().astype(np.float32, copy=False)
+            samples = packed.reshape(-1, stream.channels).T[:, :left]
             left = None if left is None else left - samples.shape[1]
             yield samples

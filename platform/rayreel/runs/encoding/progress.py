@@ -1,6 +1,7 @@
 """The moving bar of an encode job: rows that are settled, and where those of this wave are."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -22,6 +23,7 @@ class RowProgress:
     def __init__(self, bar: "tqdm[NoReturn]") -> None:
         self._bar = bar
         self._of, self._done = 0, 0
+        self._shown = 0.0
         self._counts: dict[str, int] = {}
 
     def enter(self, name: str, items: int) -> None:
@@ -58,7 +60,11 @@ class RowProgress:
 
     def _show(self) -> None:
         at = {"items": f"{self._done}/{self._of}"} if self._of else {}
-        self._bar.set_postfix({**at, **self._counts}, refresh=True)
+        self._bar.set_postfix({**at, **self._counts}, refresh=False)
+        # The bar itself moves with rows alone, and items of a pass are many.
+        if time.monotonic() - self._shown > self._bar.mininterval:
+            self._shown = time.monotonic()
+            self._bar.refresh()
 
 
 @contextmanager

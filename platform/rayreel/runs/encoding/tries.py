@@ -138,6 +138,8 @@ class Tries:
         assert self._free is not None, "connected"
         pool = encode_pool(self.run.spec, name, self._devices, self._free)
         preflight([pool], self._free)
+        work = batches(items, pool.max_replicas)
+        pool = pool.for_batches(len(work))
         waiting = {item.item_id: item for item in items}
         again: list[I] = []
 
@@ -154,7 +156,7 @@ class Tries:
             self.progress.advance()
 
         started_ns = time.time_ns()
-        for result in passes.run(batches(items, pool.max_replicas), [pool]):
+        for result in passes.run(work, [pool]):
             passes.tracer.item(started_ns, result)
             if item := waiting.pop(result.item_id, None):
                 settle(item, result)
