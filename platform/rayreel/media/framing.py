@@ -66,5 +66,7 @@ def resize_and_crop(frames: Tensor, *, height: int, width: int, crop: tuple[int,
         pixels = frame.movedim(-1, 0)[None].float()
         if size != (old_height, old_width):
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True)
-        result[:, index] = pixels[0, :, top : top + height, left : left + width]
-    return result.clamp_(0, 255).div_(127.5).sub_(1)
+        kept = pixels[0, :, top : top + height, left : left + width]
+        # Frame by frame, while it is in the cache.
+        result[:, index] = kept.clamp(0, 255).div_(127.5).sub_(1)
+    return result
