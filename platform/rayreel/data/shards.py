@@ -29,6 +29,7 @@ from rayreel.data.storage import Storage
 from rayreel.errors import RayreelError
 
 _ROWS = "rayreel.rows"
+_STATISTICS = "rayreel.statistics"
 
 T = TypeVar("T")
 
@@ -76,7 +77,12 @@ def write_shard(
             statistics += _statistics(row)
         if not statistics.samples:
             raise ValueError(f"{path}: a shard has at least one sample")
-        writer.add_key_value_metadata({_ROWS: json.dumps(kept, separators=(",", ":"))})
+        writer.add_key_value_metadata(
+            {
+                _ROWS: json.dumps(kept, separators=(",", ":")),
+                _STATISTICS: statistics.model_dump_json(),
+            }
+        )
     return statistics
 
 
