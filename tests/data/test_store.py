@@ -71,9 +71,14 @@ def test_several_records_are_read_at_once(storage):
 
 def test_each_part_is_opened_once_for_all_that_is_read_of_it(tmp_path, monkeypatch):
     store, parts, opened = RecordStore(Storage(tmp_path)), pq.ParquetFile, []
+
+    def counted(file):
+        opened.append(file)
+        return parts(file)
+
     for first in "ad":
         store.put(*(text(chr(ord(first) + place)) for place in range(3)))
-    monkeypatch.setattr(pq, "ParquetFile", lambda file: opened.append(file) or parts(file))
+    monkeypatch.setattr(pq, "ParquetFile", counted)
     assert store.read("abcdef").keys() == set("abcdef")
     assert len(opened) == 2
 

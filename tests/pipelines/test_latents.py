@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.buckets import Bucket
-from rayreel.data.samples import Mask
+from rayreel.data.samples import Mask, Medium
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
 from rayreel.pipelines import latents
@@ -21,7 +21,7 @@ from tests.pipelines.media import picture, sound
 
 CLIP, TRACK = picture(Path("a.mkv")), sound(Path("a.wav"))
 MASKS = [Mask(source="m", content="m", of=CLIP), Mask(source="m", content="m", of=TRACK)]
-MEDIA = [CLIP, TRACK, *MASKS]
+MEDIA: list[Medium] = [CLIP, TRACK, *MASKS]
 
 
 @pytest.fixture
