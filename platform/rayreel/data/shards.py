@@ -141,6 +141,15 @@ class OpenShard:
         except (KeyError, ValueError, pa.ArrowException) as error:
             raise self._damage("its footer does not tell its samples") from error
 
+    def statistics(self) -> ShardStatistics:
+        """What the shard holds, as it was counted when it was written."""
+        assert self._footer is not None, "read first"
+        try:
+            found = self._footer.metadata[_STATISTICS.encode()]
+            return ShardStatistics.model_validate_json(found)
+        except (KeyError, ValueError) as error:
+            raise self._damage("its footer has no statistics") from error
+
     def sample(self, row: int) -> TrainingSample:
         """One sample, with its tensors."""
 
