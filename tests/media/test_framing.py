@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,17 @@ def test_frames_come_out_in_the_models_layout_and_range():
     assert pixels[:, 0].unique().tolist() == pytest.approx([-1])
     assert pixels[:, 1].numpy() == pytest.approx(1, abs=1e-6)
     assert pixels.abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(40, 60), (33, 91), (200, 51), (32, 64)])
+def test_pixels_are_those_of_bicubic_resizing_with_anti_aliasing(size):
+    frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
+    width, height = covering_size(size[1], size[0], 64, 32)
+    planes = frames.movedim(-1, 1).float()
+    whole = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
+    crop = (height - 32, width - 64)
+    expected = whole[..., crop[0] :, crop[1] :].movedim(1, 0).clamp(0, 255) / 127.5 - 1
+    torch.testing.assert_close(resize_and_crop(frames, height=32, width=64, crop=crop), expected)
 
 
 def test_a_frame_does_not_depend_on_those_beside_it():

@@ -96,7 +96,8 @@ def _timing(path: str, _size: int, _modified: int) -> Timing:
         times, keyframes, end = _packet_times(container, stream, path)
         rates = [rate, *([stream.guessed_rate] if stream.guessed_rate else [])]
         interval, steady = _interval(times, end, [1 / (rate * tick) for rate in rates], tick)
-        late = times[0] * tick - Fraction(container.start_time or 0, av.time_base)
+        start = container.start_time
+        late = 0 if start is None else times[0] * tick - Fraction(start, av.time_base)
         return Timing(
             first=times[0],
             last=times[-1],
