@@ -8,7 +8,7 @@ from rayreel.data.captions import DEFAULT_PREFIXES, add_trigger, clean_caption
 from rayreel.data.store import RecordStore
 from rayreel.pipelines.captioners import caption_key
 from rayreel.runs.encoding.samples import Candidate
-from rayreel.runs.encoding.tries import Tries
+from rayreel.runs.encoding.tries import Through
 from rayreel.stages.base import ItemFailure
 from rayreel.stages.caption import REQUESTS, CaptionItem, read_caption
 
@@ -35,7 +35,7 @@ class Caption:
 
 
 def captions_of(
-    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore, tries: Tries
+    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore, tries: Through
 ) -> list[Caption | str]:
     """Captions of candidates that are kept.
 
@@ -68,7 +68,7 @@ def captions_of(
 
 
 def _written(
-    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore, tries: Tries
+    candidates: Sequence[Candidate], spec: CaptionSpec, records: RecordStore, tries: Through
 ) -> Mapping[str, CaptionItem | ItemFailure]:
     if spec.captioner is None:
         return {}

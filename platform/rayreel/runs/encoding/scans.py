@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rayreel.config.encode import SceneSpec
 from rayreel.data.samples import Scan
 from rayreel.data.store import RecordStore
 from rayreel.runs.encoding.rows import ClipRow
 from rayreel.runs.encoding.samples import columns_of, is_whole
 from rayreel.runs.encoding.sources import Token, tokens
-from rayreel.runs.encoding.tries import Tries
+from rayreel.runs.encoding.tries import Through
 from rayreel.stages.base import ItemFailure
 from rayreel.stages.scan import ScanItem, scan_key
 
@@ -28,11 +29,14 @@ class Scans:
     scanned: int
 
 
-def scan_rows(rows: Sequence[ClipRow], records: RecordStore, tries: Tries) -> Scans:
+def scan_rows(
+    rows: Sequence[ClipRow], scenes: SceneSpec | None, records: RecordStore, tries: Through
+) -> Scans:
     """Find out about every source of some rows, each once.
 
     Args:
         rows: Of the list.
+        scenes: How videos are cut.
         records: Where scans are kept.
         tries: For those that are not there yet.
     """
@@ -44,7 +48,6 @@ def scan_rows(rows: Sequence[ClipRow], records: RecordStore, tries: Tries) -> Sc
         if isinstance(error, OSError)
     }
     there = {source: token for source, token in seen.items() if isinstance(token, Token)}
-    scenes = tries.run.spec.scenes
     keys = {
         source: scan_key(
             source, f"{token.num_bytes} {token.sign}", whole=whole[source], scenes=scenes

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rayreel.cluster.board import Board
 from rayreel.cluster.connect import Capacity, accelerator, capacity, connected
@@ -32,6 +32,15 @@ Batches = Callable[[Sequence[I], int], Sequence[Sequence[I]]]
 """Items in batches, for so many workers."""
 
 log = logging.getLogger(__name__)
+
+
+class Through(Protocol):
+    """What sends items through passes."""
+
+    def through(
+        self, name: EncodeStageName, items: Sequence[I], batches: Batches[I]
+    ) -> dict[str, I | ItemFailure]:
+        """What became of items, each by its identity."""
 
 
 @dataclass

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field, replace
 from rayreel.data.columns import SampleInfo
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.data.samples import Picture, Sound
-from rayreel.data.store import RecordStore
 from rayreel.media.measures import MEASURES
-from rayreel.pipelines.latents import LatentStore
-from rayreel.pipelines.texts import TextStore
 from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.encoding.captions import Caption, captions_of, cleaned, unwritten_captions
-from rayreel.runs.encoding.groups import Keyed, batches, grouped
+from rayreel.runs.encoding.groups import batches
 from rayreel.runs.encoding.opened import EncodeRun
 from rayreel.runs.encoding.outcomes import Outcome
 from rayreel.runs.encoding.rows import ClipRow, MediaColumn
 from rayreel.runs.encoding.samples import Candidate, Decisions, Finding
 from rayreel.runs.encoding.scans import scan_rows
+from rayreel.runs.encoding.store import Sample, SampleStore
 from rayreel.runs.encoding.tries import Tries
 from rayreel.stages.base import ItemFailure, TextItem
 from rayreel.stages.latents import LatentItem
@@ -37,20 +35,6 @@ _TENSOR: Mapping[MediaColumn, str] = {
     "video_mask": "video_mask",
     "audio_mask": "audio_mask",
 }
-# What is encoded of one file at once, and batched with its like.
-_TOGETHER: tuple[tuple[MediaColumn, ...], ...] = (
-    ("video", "audio"),
-    ("reference_video", "reference_audio"),
-    ("video_mask", "audio_mask"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sample:
-    candidate: Candidate
-    caption: Caption | None
-    keys: Mapping[MediaColumn, str]
-    sample_id: str
 
 
 def in_waves(rows: Iterable[ClipRow], largest: int) -> Iterator[list[ClipRow]]:
@@ -77,6 +61,7 @@ class EncodeWaves:
         encoded: How many records were made.
         counts: Samples, by what became of them.
         shards: Ids of all shards so far, in order, and how many samples each has.
+        store: What was encoded.
     """
 
     run: EncodeRun
@@ -85,19 +70,17 @@ class EncodeWaves:
     encoded: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     shards: list[tuple[str, int]] = field(default_factory=list)
+    store: SampleStore = field(init=False)
     _seen: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Open the store."""
-        run = self.run
-        self._records = RecordStore(run.store)
-        self._latents = LatentStore(self._records, run.files, tiled=run.spec.tiled)
-        self._texts = TextStore(self._records, run.files)
-        self._decisions = Decisions(run.spec)
+        self.store = SampleStore(self.run.spec, self.run.files)
+        self._decisions = Decisions(self.run.spec)
 
     def scan(self, rows: Sequence[ClipRow]) -> list[Candidate]:
         """What is decided about some rows, from their media."""
-        scans = scan_rows(rows, self._records, self.tries)
+        scans = scan_rows(rows, self.run.spec.scenes, self.store.records, self.tries)
         return [one for row in rows for one in self._decisions.of(row, scans.of)]
 
     def needed(
@@ -109,13 +92,13 @@ class EncodeWaves:
             Texts, latents, and how many captions have to be written before.
         """
         kept = [one for one in candidates if one.status == "kept"]
-        samples = [self._sample(one, None) for one in kept]
+        samples = [self.store.sample(one, None) for one in kept]
         if "text" in self.run.spec.skip:
-            return [], self._new_latents(samples), 0
+            return [], self.store.new_latents(samples), 0
         spec = self.run.spec.captions
         found = [cleaned(one.row.caption, spec).text for one in kept if one.row.caption]
-        unwritten = unwritten_captions(kept, spec, self._records)
-        return self._new_texts(found), self._new_latents(samples), unwritten
+        unwritten = unwritten_captions(kept, spec, self.store.records)
+        return self.store.new_texts(found), self.store.new_latents(samples), unwritten
 
     def encode(self, rows: Sequence[ClipRow]) -> list[Outcome]:
         """Encode what becomes a sample of some rows.
@@ -146,7 +129,7 @@ class EncodeWaves:
         self._count(rows, ordered)
         return ordered
 
-    def _samples(self, candidates: Sequence[Candidate]) -> tuple[list[_Sample], dict[int, Outcome]]:
+    def _samples(self, candidates: Sequence[Candidate]) -> tuple[list[Sample], dict[int, Outcome]]:
         """Samples of what is kept, and outcomes of all other candidates."""
         kept = [one for one in candidates if one.status == "kept"]
         outcomes = {
@@ -157,7 +140,7 @@ class EncodeWaves:
         spec = self.run.spec
         captions: list[Caption | str | None] = [None] * len(kept)
         if "text" not in spec.skip:
-            captions = [*captions_of(kept, spec.captions, self._records, self.tries)]
+            captions = [*captions_of(kept, spec.captions, self.store.records, self.tries)]
         samples = []
         for candidate, caption in zip(kept, captions, strict=True):
             if isinstance(caption, str):
@@ -166,7 +149,7 @@ class EncodeWaves:
                     candidate=candidate, status="failed", finding=finding
                 )
                 continue
-            sample = self._sample(candidate, caption)
+            sample = self.store.sample(candidate, caption)
             if twin := self._seen.get(sample.sample_id):
                 finding = Finding(rule="duplicate", reason=f"the same as {twin}")
                 outcomes[id(candidate)] = Outcome(
@@ -181,17 +164,7 @@ class EncodeWaves:
             samples.append(sample)
         return samples, outcomes
 
-    def _sample(self, candidate: Candidate, caption: Caption | None) -> _Sample:
-        keys = {column: self._latents.key(medium) for column, medium in candidate.media.items()}
-        text = self._texts.key(caption.text) if caption else ""
-        return _Sample(
-            candidate=candidate,
-            caption=caption,
-            keys=keys,
-            sample_id=content_hash("sample", canonical_json(keys), text),
-        )
-
-    def _encoded(self, samples: Sequence[_Sample]) -> dict[str, ItemFailure]:
+    def _encoded(self, samples: Sequence[Sample]) -> dict[str, ItemFailure]:
         """Have everything that samples need in the store; failures by sample."""
         failed_texts = self._encode_texts([s.caption.text for s in samples if s.caption])
         failed_keys = self._encode_latents(samples)
@@ -206,7 +179,7 @@ class EncodeWaves:
 
     def _encode_texts(self, captions: Sequence[str]) -> dict[str, ItemFailure]:
         """Failures by text."""
-        items = self._new_texts(captions)
+        items = self.store.new_texts(captions)
         size = self.run.spec.stage("text").batch_size
         step = _TEXTS if size == "auto" else size
         results = self.tries.through(
@@ -222,16 +195,9 @@ class EncodeWaves:
             if isinstance(result := results[item.item_id], ItemFailure)
         }
 
-    def _new_texts(self, captions: Sequence[str]) -> list[TextItem]:
-        """Texts that are not in the store, the shortest first."""
-        texts = sorted(dict.fromkeys(captions), key=lambda text: (len(text), text))
-        known = self._texts.known(texts)
-        new = [text for text in texts if text not in known]
-        return [TextItem(item_id=self._texts.key(text), text=text) for text in new]
-
-    def _encode_latents(self, samples: Sequence[_Sample]) -> dict[str, ItemFailure]:
+    def _encode_latents(self, samples: Sequence[Sample]) -> dict[str, ItemFailure]:
         """Failures by key."""
-        items = self._new_latents(samples)
+        items = self.store.new_latents(samples)
         results = self.tries.through("latents", items, batches)
         failures: dict[str, ItemFailure] = {}
         for item in items:
@@ -242,33 +208,14 @@ class EncodeWaves:
                 self.encoded += len(item.missing)
         return failures
 
-    def _new_latents(self, samples: Sequence[_Sample]) -> list[LatentItem]:
-        """Media of which something is not in the store."""
-        media: list[Keyed] = [
-            keyed
-            for sample in samples
-            for columns in _TOGETHER
-            if (
-                keyed := tuple(
-                    (sample.keys[column], sample.candidate.media[column])
-                    for column in columns
-                    if column in sample.keys
-                )
-            )
-        ]
-        keys = {key for keyed in media for key, _ in keyed}
-        missing = keys - self._records.known(keys)
-        size = self.run.spec.stage("latents").batch_size
-        return grouped(media, missing, None if size == "auto" else size)
-
     def _sharded(
-        self, samples: Sequence[_Sample], failed: Mapping[str, ItemFailure]
+        self, samples: Sequence[Sample], failed: Mapping[str, ItemFailure]
     ) -> dict[int, Outcome]:
         """Have samples in shards; outcomes by candidate."""
         size = self.run.spec.shard_samples
         # By their places among all samples: one that failed, and is there later, moves no other.
         parts = [samples[start : start + size] for start in range(0, len(samples), size)]
-        items: dict[str, tuple[ShardItem, list[_Sample]]] = {}
+        items: dict[str, tuple[ShardItem, list[Sample]]] = {}
         for part in parts:
             good = [sample for sample in part if sample.sample_id not in failed]
             if good:
@@ -297,7 +244,7 @@ class EncodeWaves:
                 outcomes[id(sample.candidate)] = outcome
         return outcomes
 
-    def _shard(self, members: Sequence[_Sample]) -> ShardItem:
+    def _shard(self, members: Sequence[Sample]) -> ShardItem:
         samples = tuple(
             ShardSample(
                 info=_info(sample),
@@ -334,7 +281,7 @@ class EncodeWaves:
         self.tries.progress.settle(len(rows), dict(self.counts))
 
 
-def _info(sample: _Sample) -> SampleInfo:
+def _info(sample: Sample) -> SampleInfo:
     candidate, caption = sample.candidate, sample.caption
     scan, scene = candidate.scan, candidate.scene
     assert scan is not None, "it is kept"
