@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayreel.media.framing import center_crop, covering_size, crop_surplus, resize_and_crop
+from rayreel.media.framing import (
+    center_crop,
+    covering_size,
+    crop_surplus,
+    resize_and_crop,
+    resize_each,
+)
 
 SIDES = st.integers(1, 4000)
 
@@ -59,6 +65,8 @@ def test_a_frame_does_not_depend_on_those_beside_it():
     together = resize_and_crop(frames, height=32, width=64, crop=(9, 0))
     singles = [resize_and_crop(frame[None], height=32, width=64, crop=(9, 0)) for frame in frames]
     assert torch.equal(together, torch.cat(singles, dim=1))
+    each = resize_each(iter(frames), height=32, width=64, crop=(9, 0))
+    assert torch.equal(together, torch.stack(list(each), dim=1))
 
 
 def test_crops_are_parts_of_one_picture():

@@ -3,6 +3,7 @@
 The numbers are those of the public trainer: bicubic with anti-aliasing, sizes rounded down.
 """
 
+from collections.abc import Generator, Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -40,12 +41,7 @@ def center_crop(width: int, height: int, bucket_w: int, bucket_h: int) -> tuple[
 
 
 def resize_and_crop(frames: Tensor, *, height: int, width: int, crop: tuple[int, int]) -> Tensor:
-    """Frames as the video VAE reads them, at the size of a bucket.
-
-    Each frame is resized by itself and by one thread, which holds no lock: the result does not
-    depend on how many there are, memory is that of the result and one frame, and frames can be
-    resized in several threads at once. Torch's own resizing takes twice the time on a CPU, and
-    starts threads inside of each.
+    """Frames as the video VAE reads them, at the size of a bucket; see :func:`resize_each`.
 
     Args:
         frames: RGB ``(F, H, W, 3)`` from 0 to 255, ``uint8`` or floating point, on the CPU.
@@ -59,19 +55,46 @@ def resize_and_crop(frames: Tensor, *, height: int, width: int, crop: tuple[int,
     Raises:
         ValueError: If the crop does not lie in the resized frames.
     """
-    count, old_height, old_width, channels = frames.shape
-    rows, columns = crop_surplus(old_width, old_height, width, height)
+    result = torch.empty(frames.shape[3], len(frames), height, width)
+    for index, pixels in enumerate(resize_each(frames, height=height, width=width, crop=crop)):
+        result[:, index] = pixels
+    return result
+
+
+def resize_each(
+    frames: Iterable[Tensor], *, height: int, width: int, crop: tuple[int, int]
+) -> Generator[Tensor, None, None]:
+    """Frames as the video VAE reads them, one after the other as they are asked for.
+
+    Each is resized by itself and by one thread, which holds no lock: the result does not depend on
+    those beside it, and several videos can be resized at once. Torch's own resizing takes twice
+    the time on a CPU, and starts threads for each frame. One call for many frames is faster than
+    one for each, as it keeps its memory.
+
+    Args:
+        frames: RGB ``(H, W, 3)``, else as in :func:`resize_and_crop`.
+        height: Of the bucket.
+        width: Of the bucket.
+        crop: Top and left of the part of the resized frames that is kept.
+
+    Yields:
+        Float32 ``(3, height, width)`` in [-1, 1]; not stored in that order.
+
+    Raises:
+        ValueError: If the crop does not lie in the resized frames.
+    """
     top, left = crop
-    if not (0 <= top <= rows and 0 <= left <= columns):
-        raise ValueError(
-            f"crop at top {top}, left {left} does not fit: {old_width}x{old_height} resized for "
-            f"{width}x{height} leaves up to {rows} rows and {columns} columns"
-        )
-    down = _weights(old_height, height + rows)[top : top + height]
-    across = _weights(old_width, width + columns)[left : left + width]
-    result = np.empty((channels, count, height, width), np.float32)
-    for index, frame in enumerate(frames.numpy()):
-        flat = frame.reshape(old_height, -1).astype(np.float32, copy=False)
+    for frame in frames:
+        old_height, old_width, channels = frame.shape
+        rows, columns = crop_surplus(old_width, old_height, width, height)
+        if not (0 <= top <= rows and 0 <= left <= columns):
+            raise ValueError(
+                f"crop at top {top}, left {left} does not fit: {old_width}x{old_height} resized "
+                f"for {width}x{height} leaves up to {rows} rows and {columns} columns"
+            )
+        down = _weights(old_height, height + rows)[top : top + height]
+        across = _weights(old_width, width + columns)[left : left + width]
+        flat = frame.numpy().reshape(old_height, -1).astype(np.float32, copy=False)
         # Sparse products sum over the first axis: rows first, then columns.
         tall: NDArray[np.float32] = (down @ flat).reshape(height, old_width, channels)
         columns_first = tall.transpose(1, 2, 0).reshape(old_width, -1)
@@ -79,8 +102,7 @@ def resize_and_crop(frames: Tensor, *, height: int, width: int, crop: tuple[int,
         np.clip(pixels, 0, 255, out=pixels)
         pixels /= 127.5
         pixels -= 1
-        result[:, index] = pixels.reshape(width, channels, height).transpose(1, 2, 0)
-    return torch.from_numpy(result)
+        yield torch.from_numpy(pixels.reshape(width, channels, height).transpose(1, 2, 0))
 
 
 @lru_cache(maxsize=64)
