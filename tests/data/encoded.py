@@ -56,6 +56,8 @@ def row(number: int, *, kind: str = "video", split_text: bool = False) -> Sample
             fps={"image": 1.0, "sound": None}.get(kind, 24.0),
             bucket=bucket,
             duration_s=0.375,
+            reference_fps=12.0 if kind == "all" else None,
+            reference_duration_s=0.12 if kind == "all" else None,
             text_length=TEXT_LENGTH,
             caption=f"A fox, number {number}.",
             caption_original=f"This video shows A fox, number {number}. ",

@@ -115,7 +115,8 @@ def test_exported_latents_are_those_that_trainers_read(tmp_path):
     assert (mask.dtype, tuple(mask.shape)) == (torch.float32, (2, 2, 3))
     assert contents(tmp_path / "out", "audio_masks")["mask"].shape == (5,)
     reference = contents(tmp_path / "out", "reference_latents")
-    assert (reference["num_frames"], reference["fps"]) == (2, 24.0)
+    assert (reference["num_frames"], reference["fps"]) == (2, 12.0)
+    assert contents(tmp_path / "out", "reference_audio_latents")["duration"] == 0.12
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -304,20 +305,34 @@ def test_a_folder_without_complete_samples_is_refused(given, samples, tmp_path):
         samples(sources=["audio"])
 
 
+def test_latents_of_two_models_are_refused(given, samples):
+    put(given, "latents/b", video(shape=(5, 2, 2, 3)))
+    with pytest.raises(RayreelError, match=r"no dataset of one model: .* 5 and 4 channels"):
+        samples()
+
+
+def test_what_came_to_an_export_later_is_imported_too(tmp_path, samples):
+    encoded(tmp_path / "set", [[row(1, kind="image")]])
+    export_precomputed(tmp_path / "set", tmp_path / "out")
+    put(tmp_path / "out", "latents/later", video())
+    put(tmp_path / "out", "conditions/later", text("prompt_embeds"))
+    assert [sample.info.name for sample in samples(tmp_path / "out")] == ["clip 1", "later"]
+
+
 def test_a_dataset_is_not_overwritten(given, dataset):
     with pytest.raises(RayreelError, match="holds a dataset already; import into another folder"):
         import_precomputed(given, dataset[0])
 
 
-def test_a_listing_leads_to_no_other_files(dataset, tmp_path):
+def test_a_listing_leads_to_no_other_files(dataset, tmp_path, caplog):
     export_precomputed(dataset[0], tmp_path / "out")
     listing = tmp_path / "out" / "samples.jsonl"
     put(tmp_path, "secret", video())
     name = next((tmp_path / "out" / "latents").iterdir()).name
     first, *others = sorted(listing.read_text().splitlines(), key=lambda line: name not in line)
     listing.write_text("\n".join([first.replace(name, "../../secret.pt"), *others]))
-    assert len(import_precomputed(tmp_path / "out", tmp_path / "back").shards) == 1
-    assert len(LatentDataset(tmp_path / "back")) == 3
+    import_precomputed(tmp_path / "out", tmp_path / "back")
+    assert "1 of 5 samples are left out: ../../secret.pt (not in latents" in caplog.text
     listing.write_text("{}\n")
     with pytest.raises(RayreelError, match=r"line 1 of .*samples\.jsonl is damaged"):
         import_precomputed(tmp_path / "out", tmp_path / "again")

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pyarrow.compute as pc
 import pytest
+from s3fs.core import S3File
 from torch.utils.data import DataLoader
 
 from rayreel.data.dataset import INFO_FILE, DatasetInfo, ShardStatistics
@@ -163,6 +164,25 @@ def test_loading_processes_read_from_an_object_store(s3_server):
     assert rows_of(sample for batch in loader for sample in batch) == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_object_store_is_asked_little(s3_server, monkeypatch):
+    def counted(file, start, end):
+        asked.append((start, end))
+        return fetch(file, start, end)
+
+    uri, fetch = f"{s3_server.url}/{uuid4().hex}", S3File._fetch_range
+    asked: list[tuple[int, int]] = []
+    size = numbered(uri, 40, per_shard=40).shards[0].num_bytes
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    dataset = LatentDataset(uri)
+    dataset.columns()
+    assert len(asked) <= 3
+    dataset[0]
+    asked.clear()
+    dataset[7]
+    assert len(asked) == 1
+    assert asked[0][1] - asked[0][0] < size / 40
+
+
 def test_a_reader_can_be_sent_to_another_process(dataset):
     read = LatentDataset(dataset)
     assert read[9].info.row == 10
@@ -213,7 +233,7 @@ def test_a_damaged_shard_is_named_with_what_to_do(dataset, damage, expected):
     read = LatentDataset(dataset)
     assert read[0].info.row == 1
     for use in (lambda: read[8], read.columns):
-        with pytest.raises(RayreelError, match=f"00002.parquet is damaged: {expected}.* Remove it"):
+        with pytest.raises(RayreelError, match=f"00002.parquet is damaged: {expected}.*Remove it"):
             use()
 
 

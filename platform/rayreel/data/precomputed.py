@@ -131,9 +131,12 @@ def import_precomputed(
 
     for start in range(0, len(wanted), shard_samples):
         name = f"{SHARDS}/{len(shards):05d}.parquet"
-        shard, own = put_shard(storage, name, rows(start), measures=measures)
+        try:
+            shard, own = put_shard(storage, name, rows(start), measures=measures)
+            statistics += own
+        except ValueError as error:
+            raise RayreelError(f"{given.uri} is no dataset of one model: {error}") from error
         shards.append(shard)
-        statistics += own
     info = DatasetInfo(
         buckets=tuple(bucket for bucket in buckets if bucket),
         num_samples=len(wanted),
@@ -228,9 +231,10 @@ def _complete(given: _Folder, sources: Sequence[str]) -> list[_Sample]:
         (one.file, {name: one.file for name in sources if name in one.folders}, one)
         for one in listing
     ]
-    if not listing and sources:
+    if sources:
         main = "latents" if "latents" in sources else sources[0]
-        asked = [(file, _files_of(file, sources, there), None) for file in given.files[main]]
+        others = sorted(there[main] - {one.file for one in listing})
+        asked += [(file, _files_of(file, sources, there), None) for file in others]
     kept, missing = [], []
     for sample in asked:
         name, files, _ = sample

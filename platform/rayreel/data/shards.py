@@ -194,8 +194,8 @@ class OpenShard:
     def _damage(self, said: str) -> RayreelError:
         where = self._storage.join(self.info.name)
         return RayreelError(
-            f"{where} is damaged: {said}. Remove it and run the encode job again, which writes it "
-            "anew from what it has stored"
+            f"{where} is damaged: {said.strip().rstrip('.')}. Remove it "
+            f"and {INFO_FILE}, and run again what wrote them: an encode job has kept what it needs"
         )
 
 
