@@ -133,5 +133,6 @@ def test_sound_of_eight_channels_is_read_whole(tmp_path):
         file.setframerate(16000)
         file.writeframes(np.tile(levels, (3000, 1)).astype("<i2").tobytes())
     audio = read_audio(tmp_path / "round.wav")
+    assert audio is not None
     assert audio.waveform.shape == (8, 3000)
     assert torch.equal(audio.waveform[:, 1500] * 32768, torch.arange(8.0) * 1000)

@@ -287,15 +287,24 @@ class TestEncoder:
             torch.testing.assert_close(context.video, whole[row], rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize(
-        ("prompts", "tokens"), [(["", "fox"], 4), ([""], 1), (["x" * 200], 128)]
+        ("prompts", "lengths"),
+        [(["", "fox"], [32]), (["x" * 40], [48]), (["x" * 200], [128]), (["", "x" * 60], [32, 64])],
     )
-    def test_padding_that_all_prompts_share_is_not_computed(self, folder, gemma, prompts, tokens):
+    def test_most_of_the_padding_is_not_computed(self, folder, gemma, prompts, lengths):
         encoder, seen = random_encoder(gemma, folder), []
         handle = gemma.register_forward_hook(lambda _, __, states: seen.append(states.shape[1]))
         features = encoder(prompts)
         handle.remove()
-        assert seen == [tokens]
+        assert seen == lengths
         assert [one.length for one in features] == [128] * len(prompts)
+
+    def test_what_is_beside_a_prompt_does_not_change_a_bit_of_it(self, folder, gemma):
+        encoder = random_encoder(gemma, folder)
+        prompts = [*PROMPTS, "x" * 40, "a fox", "y" * 100]
+        for together, prompt in zip(encoder(prompts), prompts, strict=True):
+            [alone] = encoder([prompt])
+            assert torch.equal(together.video, alone.video)
+            assert torch.equal(together.audio, alone.audio)
 
     @pytest.mark.parametrize("version", ["v1", "v2"])
     def test_without_an_audio_stream_the_audio_context_is_empty(self, folder, gemma, version):

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from rayreel.config.load import parse
 from rayreel.runs.bench import BenchSpec, run
 from rayreel.runs.bench.networks import Line
-from rayreel.runs.bench.sharding import interleaved, longest_first, lower_bound, queued
+from rayreel.runs.bench.sharding import interleaved, lower_bound, queued
 from rayreel.runs.bench.spec import TextBatchesCase
 from rayreel.runs.bench.text_batches import captions
+from rayreel.runs.planning.order import longest_first
 
 SHARDING = {"type": "sharding", "clips": 1000, "workers": 8, "alpha": 1.2, "corpora": 5}
 TEXTS = {"type": "text_batches", "texts": 8, "batch": 4, "shortest": 4, "longest": 40}

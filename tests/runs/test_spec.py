@@ -95,7 +95,7 @@ def test_faults_name_the_file(folder):
         read_render_spec("list.csv", ["sed=1"])
 
 
-@pytest.mark.parametrize("name", ["job.json", "job", "job.txt"])
+@pytest.mark.parametrize("name", ["job.toml", "job", "job.txt"])
 def test_other_files_are_refused(name):
     with pytest.raises(SpecError, match=r"expected a spec \(\.yaml, \.yml\) or a prompt list"):
         read_render_spec(name)

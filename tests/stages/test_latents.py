@@ -167,7 +167,7 @@ def test_sound_is_encoded_in_float32_whatever_pictures_are_encoded_in(media, tmp
     )
     for stage in (exact, rounded):
         stage(items_of(stage, media))
-    assert set(rounded.loads) == {"VideoEncoder", "AudioEncoder"}
+    assert set(rounded.loads) >= {"VideoEncoder", "AudioEncoder"}
     tracks, clips = ([one[index] for one in media] for index in (1, 0))
     assert same_bits(stored(rounded, *tracks), stored(exact, *tracks))
     for ours, expected in zip(stored(rounded, *clips), stored(exact, *clips), strict=True):

@@ -62,8 +62,7 @@ class TextStage:
     def __call__(self, batch: Sequence[TextItem]) -> list[TextItem | ItemFailure]:
         """Fill in ``written``, and put features of each text into the store.
 
-        The tokenizer pads all texts to one length, so a batch is the same work in whatever order
-        they come.
+        Texts of like length share calls, so a batch of them is less work.
         """
         return in_groups(self.name, batch, lambda _: None, self._encode, self._relief)
 

@@ -10,9 +10,7 @@ from statistics import mean
 
 from rayreel.runs.bench.networks import Line
 from rayreel.runs.bench.spec import ShardingCase
-
-# A batch is no longer than this part of what a worker has to do on average, if it can be shorter.
-_LARGEST_PART = 1 / 32
+from rayreel.runs.planning.order import longest_first
 
 
 def compare_sharding(case: ShardingCase) -> Line:
@@ -45,29 +43,6 @@ def compare_sharding(case: ShardingCase) -> Line:
         "worst_share_of_bound": round(min(ours for ours, _ in shares), 3),
         "baseline_share_of_bound": round(mean(theirs for _, theirs in shares), 3),
     }
-
-
-def longest_first(estimates: Sequence[float], *, most: int, workers: int) -> list[list[int]]:
-    """Batches of clips of like cost, in the order in which they go out.
-
-    Args:
-        estimates: What each clip is thought to cost.
-        most: Clips of a batch, at most; batches of long ones are smaller.
-        workers: How many share the work.
-
-    Returns:
-        Places in ``estimates``, each once.
-    """
-    limit = sum(estimates) / workers * _LARGEST_PART
-    batches: list[list[int]] = []
-    filled = 0.0
-    for index in sorted(range(len(estimates)), key=lambda index: (-estimates[index], index)):
-        if not batches or len(batches[-1]) == most or filled + estimates[index] > limit:
-            batches.append([])
-            filled = 0.0
-        batches[-1].append(index)
-        filled += estimates[index]
-    return batches
 
 
 def queued(costs: Sequence[float], *, workers: int, waiting: int) -> float:

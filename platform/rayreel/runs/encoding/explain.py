@@ -1,4 +1,4 @@
-"""Why samples would be encoded anew: what of them the store does not have, and what it has instead."""
+"""Why samples would be encoded anew: what the store does not have of them, and what instead."""
 
 from collections.abc import Collection, Iterator, Sequence
 

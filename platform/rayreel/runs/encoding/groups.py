@@ -8,6 +8,7 @@ shape of the whole: a run that was killed comes to the same numbers.
 from collections.abc import Collection, Iterable, Sequence
 
 from rayreel.data.samples import Mask, Medium, Picture, Sound
+from rayreel.runs.planning.order import longest_first
 from rayreel.stages.latents import LatentItem
 
 # Pixels of a call: a published encoder takes about 2 KiB for each of them, at its widest.
@@ -56,16 +57,13 @@ def grouped(media: Iterable[Keyed], missing: Collection[str], size: int | None) 
 
 
 def batches(items: Sequence[LatentItem], workers: int) -> list[list[LatentItem]]:
-    """Whole groups, so many to a batch that every worker has work; the most work goes out first."""
+    """Whole groups, some to a batch; the most work goes out first."""
     groups: dict[str, list[LatentItem]] = {}
     for item in items:
         groups.setdefault(item.group, []).append(item)
-    ordered = sorted(groups.values(), key=lambda group: (-_work(group), group[0].group))
-    step = max(1, min(_GROUPS, len(ordered) // (2 * workers)))
-    return [
-        [item for group in ordered[start : start + step] for item in group]
-        for start in range(0, len(ordered), step)
-    ]
+    units = list(groups.values())
+    ordered = longest_first([_work(unit) for unit in units], most=_GROUPS, workers=workers)
+    return [[item for index in batch for item in units[index]] for batch in ordered]
 
 
 def cost(keyed: Keyed) -> int:

@@ -10,6 +10,7 @@ from rayreel.runs.encoding.rows import ClipRow
 from rayreel.runs.encoding.samples import columns_of, is_whole
 from rayreel.runs.encoding.sources import Token, tokens
 from rayreel.runs.encoding.tries import Through
+from rayreel.runs.planning.order import longest_first
 from rayreel.stages.base import ItemFailure
 from rayreel.stages.scan import ScanItem, scan_key
 
@@ -60,9 +61,8 @@ def scan_rows(
         for source, key in keys.items()
         if key not in known
     ]
-    results = tries.through(
-        "scan", items, lambda left, _: _by_size(left, {s: t.num_bytes for s, t in there.items()})
-    )
+    sizes = {source: token.num_bytes for source, token in there.items()}
+    results = tries.through("scan", items, lambda left, workers: _by_size(left, workers, sizes))
     before = records.read(known)
     for source, key in keys.items():
         result = results.get(key)
@@ -85,7 +85,9 @@ def _sources(rows: Iterable[ClipRow]) -> dict[str, bool]:
     return whole
 
 
-def _by_size(items: Sequence[ScanItem], sizes: dict[str, int]) -> list[list[ScanItem]]:
+def _by_size(
+    items: Sequence[ScanItem], workers: int, sizes: dict[str, int]
+) -> list[list[ScanItem]]:
     """Large files first, so that no worker ends long after the others."""
-    ordered = sorted(items, key=lambda item: (-sizes[item.source], item.source))
-    return [ordered[start : start + _BATCH] for start in range(0, len(ordered), _BATCH)]
+    ordered = longest_first([sizes[item.source] for item in items], most=_BATCH, workers=workers)
+    return [[items[index] for index in batch] for batch in ordered]

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rayreel.data.columns import SampleInfo
+from rayreel.data.dataset import SHARDS
 from rayreel.data.hashing import canonical_json, content_hash
-from rayreel.data.samples import Picture, Sound
+from rayreel.data.samples import Medium, Picture, Sound
 from rayreel.media.measures import MEASURES
 from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.encoding.captions import Caption, captions_of, cleaned, unwritten_captions
@@ -221,13 +222,19 @@ class EncodeWaves:
             if good:
                 item = self._shard(good)
                 items[item.item_id] = item, good
-        table = self.tries.before
-        left = [item for key, (item, _) in items.items() if table.status([key])[0] != "done"]
+        there = set(self.run.storage.names(SHARDS))
+        left = [
+            item
+            for key, (item, _) in items.items()
+            # One that somebody removed, as it was damaged, is written anew.
+            if f"{SHARDS}/{key}.parquet" not in there
+            or self.tries.before.status([key])[0] != "done"
+        ]
         results = self.tries.through("shards", left, lambda new, _: [[item] for item in new])
         outcomes: dict[int, Outcome] = {}
         for key, (_, members) in items.items():
             result = results.get(key)
-            name = f"shards/{key}.parquet"
+            name = f"{SHARDS}/{key}.parquet"
             if not isinstance(result, ItemFailure):
                 self.shards.append((key, len(members)))
             for sample in members:
@@ -287,6 +294,7 @@ def _info(sample: Sample) -> SampleInfo:
     assert scan is not None, "it is kept"
     assert scene is not None, "it is kept"
     video, audio = candidate.media.get("video"), candidate.media.get("audio")
+    reference = candidate.media.get("reference_video")
     main = video or audio
     assert isinstance(main, Picture | Sound), "a sample has one of them"
     picture = main if isinstance(main, Picture) else None
@@ -300,7 +308,9 @@ def _info(sample: Sample) -> SampleInfo:
         start_frame=scene.start,
         fps=picture.fps if picture else None,
         bucket=picture.bucket if picture else None,
-        duration_s=picture.bucket.num_frames / picture.fps if picture else _seconds(audio),
+        reference_fps=reference.fps if isinstance(reference, Picture) else None,
+        reference_duration_s=_seconds(candidate.media.get("reference_audio")),
+        duration_s=picture.bucket.num_frames / picture.fps if picture else _seconds(audio) or 0.0,
         caption=caption.text if caption else None,
         caption_original=caption.original if caption else None,
         caption_changes=caption.changes if caption else (),
@@ -310,5 +320,5 @@ def _info(sample: Sample) -> SampleInfo:
     )
 
 
-def _seconds(medium: object) -> float:
-    return medium.duration_s if isinstance(medium, Sound) else 0.0
+def _seconds(medium: Medium | None) -> float | None:
+    return medium.duration_s if isinstance(medium, Sound) else None
