@@ -2,7 +2,7 @@
 
 # ruff: noqa: PLC0415 - see rayreel.cli
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,3 +52,63 @@ def encode_command(
     summary = encode(job, retry=retry)
     print(f"{summary}\n{summary.page}")
     return summary.exit_code
+
+
+@app.command(
+    "explain",
+    epilog=example("rayreel explain manifests/dataset.yaml", "rayreel explain job.yaml fox-17"),
+)
+@exits
+def explain_command(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="encode spec, or a list of clips")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROW]...", help="names of rows; by default all"),
+    ] = None,
+    output: Output = None,
+    set_: Set = None,
+    model: Model = None,
+) -> int:
+    """Tell what encoding a list again would encode anew, and why. Encodes nothing."""
+    from rayreel.runs.encoding.explain import explain
+    from rayreel.runs.spec import read_encode_spec
+
+    print(explain(read_encode_spec(spec, set_ or (), output, model), names or ()))
+    return 0
+
+
+Format = Annotated[
+    Literal["precomputed"],
+    typer.Option("--format", help="precomputed: the folders of .pt files of the LTX-2 trainer"),
+]
+
+
+@app.command("export", epilog=example("rayreel export datasets/foxes datasets/foxes/.precomputed"))
+@exits
+def export_command(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="folder or URI")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="folder or URI to write to")],
+    format_: Format = "precomputed",  # noqa: ARG001 - the only one so far
+) -> int:
+    """Write a dataset in the layout of another trainer."""
+    from rayreel.data.precomputed import export_precomputed
+
+    print(f"{export_precomputed(dataset, folder)} samples in {folder}")
+    return 0
+
+
+@app.command("import", epilog=example("rayreel import clips/.precomputed -o datasets/clips"))
+@exits
+def import_command(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="folder or URI to read")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DATASET", help="folder or URI to write")
+    ],
+    format_: Format = "precomputed",  # noqa: ARG001 - the only one so far
+) -> int:
+    """Make a dataset of what another trainer's tools have encoded."""
+    from rayreel.data.precomputed import import_precomputed
+
+    info = import_precomputed(folder, output)
+    print(f"{info.num_samples} samples in {output}")
+    return 0

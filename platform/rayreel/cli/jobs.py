@@ -3,7 +3,7 @@
 # ruff: noqa: PLC0415 - see rayreel.cli
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -98,6 +98,7 @@ def plan_command(
     epilog=example(
         "rayreel submit /shared/job.yaml -o s3://bucket/runs/first",
         "rayreel submit manifests/demo.yaml -o /shared/runs/demo --working-dir . --detach",
+        "rayreel submit /shared/clips.yaml -o s3://bucket/datasets/clips --job encode",
     ),
 )
 @exits
@@ -109,6 +110,9 @@ def submit_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
         str,
         typer.Option("--output", "-o", metavar="DIR", help="run directory that all nodes see"),
     ],
+    job: Annotated[
+        Literal["render", "encode"], typer.Option("--job", help="what the spec is of")
+    ] = "render",
     set_: Set = None,
     model: Model = None,
     retry: Retry = "none",
@@ -122,20 +126,20 @@ def submit_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
         bool, typer.Option("--detach", help="print the job's id, and do not follow its log")
     ] = False,
 ) -> int:
-    """Render on a running cluster, and follow the log. The exit code is that of the job."""
+    """Run a job on a running cluster, and follow the log. The exit code is that of the job."""
     from rayreel.cluster.jobs import follow, submit
 
     settings = [part for setting in set_ or () for part in ("--set", setting)]
     settings += ["--model", model] if model else []
     settings += ["--error-budget", str(error_budget)] if error_budget is not None else []
-    job = submit(
-        ["render", spec, "--output", output, "--retry", retry, *settings],
+    job_id = submit(
+        [job, spec, "--output", output, "--retry", retry, *settings],
         output=output,
         address=address,
         working_dir=working_dir,
     )
-    print(job, flush=True)
-    return 0 if detach else follow(job, out=sys.stdout, err=sys.stderr, address=address)
+    print(job_id, flush=True)
+    return 0 if detach else follow(job_id, out=sys.stdout, err=sys.stderr, address=address)
 
 
 @app.command("attach", epilog=example("rayreel attach rayreel-0f1e2d3c-1"))

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from rayreel.config.encode import EncodeSpec, EncodeStageName
+from rayreel.data.ledger import Ledger, LedgerTable
+from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
 from rayreel.runs.encoding.captions import Caption, captions_of
 from rayreel.runs.encoding.opened import check
@@ -22,7 +24,10 @@ _WHY: dict[str, str] = {
 
 
 class _OnlyKnown:
-    """Sends nothing anywhere: what is not in the store is not there."""
+    """Sends nothing anywhere: what is not in the store is not there, or has failed."""
+
+    def __init__(self, table: LedgerTable) -> None:
+        self._table = table
 
     def through(
         self,
@@ -31,18 +36,20 @@ class _OnlyKnown:
         batches: Batches[I],  # noqa: ARG002 - as others do
     ) -> dict[str, I | ItemFailure]:
         """The reason, for every item."""
-        return {
-            item.item_id: ItemFailure(
-                item_id=item.item_id,
-                stage=name,
-                error="Unknown",
-                message=_WHY[name],
-                seed=None,
-                attempt=1,
-                seconds=0.0,
-            )
-            for item in items
-        }
+        return {item.item_id: self._reason(name, item.item_id) for item in items}
+
+    def _reason(self, name: EncodeStageName, item_id: str) -> ItemFailure:
+        entry = self._table.entry(item_id)
+        failed = entry and entry.error
+        return ItemFailure(
+            item_id=item_id,
+            stage=name,
+            error=failed.error if failed else "Unknown",
+            message=failed.message if failed else _WHY[name],
+            seed=None,
+            attempt=1,
+            seconds=0.0,
+        )
 
 
 def explain(spec: EncodeSpec, names: Collection[str] = ()) -> str:
@@ -60,49 +67,58 @@ def explain(spec: EncodeSpec, names: Collection[str] = ()) -> str:
     if unknown := sorted(set(names) - {row.name for row in rows}):
         raise SpecError(f"{spec.dataset} has no row called {unknown[0]!r}")
     store, decisions = SampleStore(spec, files), Decisions(spec)
+    known = _OnlyKnown(Ledger(Storage(spec.output)).table())
     lines: list[str] = []
     stale = total = 0
     for wave in in_waves(rows, spec.wave):
-        scans = scan_rows(wave, spec.scenes, store.records, _OnlyKnown())
+        scans = scan_rows(wave, spec.scenes, store.records, known)
         for candidate in (one for row in wave for one in decisions.of(row, scans.of)):
             if names and candidate.row.name not in names:
                 continue
             total += 1
-            found = list(_reasons(candidate, spec, store)) if len(lines) < _MOST or names else []
-            found = found or [""] * _is_stale(candidate, spec, store)
+            found = (
+                list(_reasons(candidate, spec, store, known)) if len(lines) < _MOST or names else []
+            )
+            found = found or [""] * _is_stale(candidate, spec, store, known)
             stale += bool(found)
             lines += [f"{candidate.row.name}: {why}" for why in found if why]
     head = f"{total} clips or scenes: {total - stale} as they were encoded, {stale} not"
     return "\n".join([*lines, head])
 
 
-def _reasons(candidate: Candidate, spec: EncodeSpec, store: SampleStore) -> Iterator[str]:
+def _reasons(
+    candidate: Candidate, spec: EncodeSpec, store: SampleStore, known: _OnlyKnown
+) -> Iterator[str]:
     if candidate.status != "kept":
-        finding = candidate.findings[0]
-        if finding.reason == _WHY["scan"]:
-            yield finding.reason
+        if candidate.findings[0].reason == _WHY["scan"]:
+            yield _WHY["scan"]
         return
-    caption = _caption(candidate, spec, store)
+    caption = _caption(candidate, spec, store, known)
     if isinstance(caption, str):
-        yield f"caption: {caption}"
-    else:
-        yield from store.stale(store.sample(candidate, caption))
+        if caption == _WHY["caption"]:
+            yield caption
+        return
+    yield from store.stale(store.sample(candidate, caption))
 
 
-def _is_stale(candidate: Candidate, spec: EncodeSpec, store: SampleStore) -> bool:
+def _is_stale(
+    candidate: Candidate, spec: EncodeSpec, store: SampleStore, known: _OnlyKnown
+) -> bool:
     """Whether anything is missing, without the reason."""
     if candidate.status != "kept":
         return candidate.findings[0].reason == _WHY["scan"]
-    caption = _caption(candidate, spec, store)
+    caption = _caption(candidate, spec, store, known)
     if isinstance(caption, str):
-        return True
+        return caption == _WHY["caption"]
     keys = set(store.sample(candidate, caption).keys.values())
     texts = [caption.text] if caption else []
     return keys != store.records.known(keys) or bool(store.new_texts(texts))
 
 
-def _caption(candidate: Candidate, spec: EncodeSpec, store: SampleStore) -> Caption | str | None:
+def _caption(
+    candidate: Candidate, spec: EncodeSpec, store: SampleStore, known: _OnlyKnown
+) -> Caption | str | None:
     if "text" in spec.skip:
         return None
-    (found,) = captions_of([candidate], spec.captions, store.records, _OnlyKnown())
+    (found,) = captions_of([candidate], spec.captions, store.records, known)
     return found

@@ -18,6 +18,8 @@ from rayreel.runs.encoding.samples import Candidate
 from rayreel.stages.base import TextItem
 from rayreel.stages.latents import LatentItem
 
+_LONGEST = 60
+
 # What is encoded of one file at once, and batched with its like.
 _TOGETHER: tuple[tuple[MediaColumn, ...], ...] = (
     ("video", "audio"),
@@ -105,5 +107,11 @@ class SampleStore:
         for column, medium in sample.candidate.media.items():
             if why := self.latents.explain(medium):
                 yield f"{column.replace('_', ' ')}: {why}"
-        if sample.caption and (why := self.texts.explain(sample.caption.text)):
-            yield f"caption: {why}"
+        caption = sample.caption
+        if caption and (why := self.texts.explain(caption.text)):
+            changes = f" ({', '.join(caption.changes)})" if caption.changes else ""
+            yield f"caption: {why}: {_short(caption.text)}{changes}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
