@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_BARS = 120
-_WIDE = 30.0
 _WIDTH = 7.2
+
+WIDE = 30.0
+"""Values whose greatest is so many times the least are drawn on a logarithmic axis."""
+
 # Stands for the colour of the text, which differs from reader to reader.
-_INK = "#010203"
-_FILL = "#4c8bf5"
-_BAD = "#d9534f"
+INK = "#010203"
+FILL = "#4c8bf5"
+BAD = "#d9534f"
 
 
 def make_plots(found: Statistics) -> dict[str, str]:
@@ -31,45 +34,54 @@ def make_plots(found: Statistics) -> dict[str, str]:
     """
     plots = {}
     if found.finished_at:
-        plots["Clips finished per minute"] = _plot(2.8, lambda axes: _throughput(axes, found))
+        plots["Clips finished per minute"] = plot_svg(2.8, lambda axes: _throughput(axes, found))
     if found.stage_seconds:
         height = 1.1 + 0.45 * len(found.stage_seconds)
-        plots["Seconds per stage"] = _plot(height, lambda axes: _stages(axes, found.stage_seconds))
+        plots["Seconds per stage"] = plot_svg(
+            height, lambda axes: _stages(axes, found.stage_seconds)
+        )
     if found.failures:
         kinds = found.common_failures[:12]
         bars = {f"{stage}: {error}": kind.count for stage, error, kind in kinds}
-        plots["Failed clips by stage and class"] = _plot(
-            0.9 + 0.4 * len(bars), lambda axes: _bars(axes, bars)
+        plots["Failed clips by stage and class"] = plot_svg(
+            bars_height(bars), lambda axes: draw_bars(axes, bars)
         )
     if found.batches:
-        plots["Clips by size of their batch"] = _plot(2.6, lambda axes: _batches(axes, found))
+        plots["Clips by size of their batch"] = plot_svg(2.6, lambda axes: _batches(axes, found))
     return plots
 
 
-def _plot(height: float, draw: Callable[["Axes"], None]) -> str:
+def plot_svg(height: float, draw: Callable[["Axes"], None], *, width: float = _WIDTH) -> str:
+    """Markup of a plot, as wide as the page has room for.
+
+    Args:
+        height: In inches.
+        draw: Draws it, in ``INK`` where it shall have the colour of the text.
+        width: In inches; the narrower, the larger its text will be.
+    """
     # Imported where it is used: it takes a second, and few who import this package plot.
     with _style():
         from matplotlib.figure import Figure  # noqa: PLC0415 - as said
 
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     # As wide as the page has room for.
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    import matplotlib as mpl  # noqa: PLC0415 - see _plot
+    import matplotlib as mpl  # noqa: PLC0415 - see plot_svg
 
     colours = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
     settings: Any = {
-        **dict.fromkeys(colours, _INK),
+        **dict.fromkeys(colours, INK),
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "svg.fonttype": "none",
@@ -91,7 +103,7 @@ def _throughput(axes: "Axes", found: Statistics) -> None:
     counts, _ = np.histogram(times, edges)
     hours = edges[-1] - edges[0] > 3 * 3600
     unit = 3600 if hours else 60
-    axes.stairs(counts / minutes, (edges - start) / unit, fill=True, color=_FILL)
+    axes.stairs(counts / minutes, (edges - start) / unit, fill=True, color=FILL)
     since = datetime.fromtimestamp(start, UTC)
     axes.set_xlabel(f"{'hours' if hours else 'minutes'} since {since:%Y-%m-%d %H:%M} UTC")
     axes.set_ylabel("clips per minute")
@@ -112,13 +124,13 @@ def _stages(axes: "Axes", stage_seconds: Mapping[str, Sequence[float]]) -> None:
         showfliers=False,
         widths=0.6,
         patch_artist=True,
-        boxprops={"facecolor": _FILL, "edgecolor": _INK},
-        medianprops={"color": _INK, "linewidth": 2},
-        whiskerprops={"color": _INK},
-        capprops={"color": _INK},
+        boxprops={"facecolor": FILL, "edgecolor": INK},
+        medianprops={"color": INK, "linewidth": 2},
+        whiskerprops={"color": INK},
+        capprops={"color": INK},
     )
     lows, highs = [box["whislo"] for box in boxes], [box["whishi"] for box in boxes]
-    if min(lows) > 0 and max(highs) / min(lows) > _WIDE:
+    if min(lows) > 0 and max(highs) / min(lows) > WIDE:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     else:
@@ -126,9 +138,21 @@ def _stages(axes: "Axes", stage_seconds: Mapping[str, Sequence[float]]) -> None:
     axes.set_xlabel("seconds: box p25 to p75 with p50, whiskers p5 and p95")
 
 
-def _bars(axes: "Axes", counts: Mapping[str, int]) -> None:
+def bars_height(counts: Mapping[str, int]) -> float:
+    """Height of a plot that ``draw_bars`` draws."""
+    return 0.9 + 0.4 * len(counts)
+
+
+def draw_bars(axes: "Axes", counts: Mapping[str, int], colours: Sequence[str] = (BAD,)) -> None:
+    """Horizontal bars with their counts of clips, the first at the top.
+
+    Args:
+        axes: To draw in.
+        counts: By name.
+        colours: Of each bar, or of all of them.
+    """
     names = list(counts)[::-1]
-    drawn = axes.barh(names, [counts[name] for name in names], color=_BAD, height=0.6)
+    drawn = axes.barh(names, [counts[name] for name in names], color=colours[::-1], height=0.6)
     axes.bar_label(drawn, fmt="{:,.0f}", padding=4)
     axes.margins(x=0.08)
     axes.locator_params(axis="x", integer=True)
@@ -137,7 +161,7 @@ def _bars(axes: "Axes", counts: Mapping[str, int]) -> None:
 
 def _batches(axes: "Axes", found: Statistics) -> None:
     sizes = sorted(found.batches)
-    drawn = axes.bar([str(size) for size in sizes], [found.batches[s] for s in sizes], color=_FILL)
+    drawn = axes.bar([str(size) for size in sizes], [found.batches[s] for s in sizes], color=FILL)
     axes.bar_label(drawn, fmt="{:,.0f}", padding=2)
     axes.margins(y=0.12)
     axes.set_xlabel("clips in the batch")
