@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +21,7 @@ from rayreel.data.dataset import DatasetInfo, read_info
 from rayreel.data.reader import LatentDataset
 from rayreel.data.samples import Picture
 from rayreel.data.storage import Storage
-from rayreel.errors import SpecError
+from rayreel.errors import RayreelError, SpecError
 from rayreel.media.frames import read_frames
 from rayreel.media.framing import resize_and_crop
 from rayreel.media.image import load_image
@@ -101,7 +103,7 @@ def refused(number: int, status: str = "dropped", *rules: str, **values: Any) ->
     return line(number, **first, **others, **values)
 
 
-def written(folder: Path, lines: list[dict[str, Any]]) -> Storage:
+def written(folder: Path | str, lines: list[dict[str, Any]]) -> Storage:
     """A folder with results alone."""
     storage = Storage(folder)
     with (
@@ -215,6 +217,22 @@ def test_a_stopped_job_and_an_imported_dataset_have_pages_too(tmp_path):
         Storage(tmp_path / "imported"), encoded(tmp_path / "imported", [[row(0), row(1)]])
     )
     assert "failed" not in imported.words
+
+
+def test_a_page_of_an_object_store_reads_its_results_there(tmp_path):
+    uri = f"memory://{tmp_path.name}"
+    storage = written(uri, [line(1), refused(2, "dropped", "black")])
+    assert "black is 1" in page(storage, encoded(uri, [[row(0)]])).words
+
+
+@pytest.mark.parametrize("content", [b"no table", None])
+def test_results_that_are_none_are_refused(tmp_path, content):
+    if content is None:
+        pq.write_table(pa.table({"row": [1]}), tmp_path / "results.parquet")
+    else:
+        (tmp_path / "results.parquet").write_bytes(content)
+    with pytest.raises(RayreelError, match=r"results\.parquet (cannot be read|is not what)"):
+        page(Storage(tmp_path))
 
 
 def test_samples_are_picked_evenly_over_the_buckets(tmp_path):

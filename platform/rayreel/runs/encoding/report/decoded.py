@@ -102,7 +102,7 @@ def check_clips(
         SpecError: If the model's latents are others than the dataset's.
         RayreelError: If the dataset is damaged.
     """
-    _check_channels(dataset.info, ledger.files)
+    _check_model(dataset.info, ledger.files)
     said = _decoder(dataset.info, ledger, storage)
     work = _Inspection(ledger, storage, spec)
     clips = [
@@ -162,9 +162,7 @@ class _Inspection:
         return path
 
     def _decoded(self, video: Tensor | None, audio: Tensor | None, fps: float | None) -> ClipStream:
-        has_sound = self._ledger.files.transformer.has_audio
-        latents = Latents(video=video, audio=audio if has_sound else None)
-        stream = decode(self._ledger, _REQUEST, latents)
+        stream = decode(self._ledger, _REQUEST, Latents(video=video, audio=audio))
         return replace(stream, fps=fps or stream.fps)
 
     def _write(self, name: str, clip: ClipStream) -> str:
@@ -269,13 +267,17 @@ def _has_sound(sample: TrainingSample) -> bool:
     return sample.audio_latents is not None
 
 
-def _check_channels(info: DatasetInfo, files: ModelFiles) -> None:
+def _check_model(info: DatasetInfo, files: ModelFiles) -> None:
     statistics = info.statistics.video_latents
     expected = files.video_vae.latent_channels
     if statistics and len(statistics.mean) != expected:
         raise SpecError(
             f"the dataset's latents have {len(statistics.mean)} channels, those of the model "
             f"{expected}; expected the model that encoded it"
+        )
+    if info.statistics.with_audio and not files.transformer.has_audio:
+        raise SpecError(
+            "the dataset has sound, and the model has none; expected the model that encoded it"
         )
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rayreel.data.columns import MEASURE
+from rayreel.errors import RayreelError
 from rayreel.runs.report.plots import WIDE
 
 _PIECE = 20_000
@@ -126,9 +127,25 @@ def read_numbers(path: Path) -> Numbers:
 
     Args:
         path: A local file.
+
+    Raises:
+        RayreelError: If it is damaged, or another job's.
     """
+    try:
+        return _read(path)
+    except (pa.ArrowException, OSError) as error:
+        raise RayreelError(f"the dataset's {path.name} cannot be read: {error}") from error
+
+
+def _read(path: Path) -> Numbers:
     found = Numbers()
+    columns = list(dict.fromkeys((*_PLAIN, *_CAPTIONS, *_REASONS)))
     with pq.ParquetFile(path) as file:
+        if lacking := [name for name in columns if name not in file.schema_arrow.names]:
+            raise RayreelError(
+                f"the dataset's {path.name} is not what an encode job writes: it has no column "
+                f"{', '.join(lacking)}"
+            )
         measures = [name for name in file.schema_arrow.names if name.startswith(MEASURE)]
         limits = _limits(file, measures)
         found.measures = {
@@ -139,8 +156,7 @@ def read_numbers(path: Path) -> Numbers:
         if _SECONDS in limits:
             found.seconds = Distribution.between(*limits[_SECONDS])
         last_row = None
-        columns = list(dict.fromkeys((*_PLAIN, *_CAPTIONS, *_REASONS, *measures)))
-        for piece in _pieces(file, columns):
+        for piece in _pieces(file, [*columns, *measures]):
             rows = piece["row"].to_numpy()
             # Scenes of one row follow each other.
             found.rows += int(np.count_nonzero(np.diff(rows))) + int(rows[0] != last_row)

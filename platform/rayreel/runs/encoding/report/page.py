@@ -47,6 +47,9 @@ def write_page(
         summary: What the job came to, in one line.
         info: What the dataset holds; ``None`` if the job was stopped before it was published.
         clips: That were decoded to look at.
+
+    Raises:
+        RayreelError: If ``results.parquet`` is damaged.
     """
     found = Numbers()
     if has_results := storage.exists(RESULTS_FILE):
