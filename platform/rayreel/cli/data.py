@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - see rayreel.cli
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -111,4 +112,39 @@ def import_command(
 
     info = import_precomputed(folder, output)
     print(f"{info.num_samples} samples in {output}")
+    return 0
+
+
+@app.command(
+    "inspect",
+    epilog=example("rayreel inspect datasets/foxes", "rayreel inspect ltx-2-19b-dev.safetensors"),
+)
+@exits
+def inspect_command(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="dataset, as a folder or URI; or a safetensors file"),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="decodes; by default the model that has encoded"
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="samples that are decoded and compared")
+    ] = 12,
+) -> int:
+    """Decode some samples of a dataset beside their sources, on a page to look at.
+
+    Of a weight file, say what it holds, from its header alone.
+    """
+    if what.endswith(".safetensors"):
+        from rayreel.checkpoints.inspect import describe
+
+        print(describe(Path(what)))
+        return 0
+    from rayreel.runs.encoding.report import inspect_dataset
+
+    print(inspect_dataset(what, model=model, count=count))
     return 0

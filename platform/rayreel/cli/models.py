@@ -37,18 +37,6 @@ def tiny_command(
     return 0
 
 
-@app.command("inspect", epilog=example("rayreel inspect ltx-2-19b-dev.safetensors"))
-@exits
-def inspect_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="safetensors file")],
-) -> int:
-    """Say what a weight file holds, from its header alone."""
-    from rayreel.checkpoints.inspect import describe
-
-    print(describe(file))
-    return 0
-
-
 @app.command(
     "doctor",
     epilog=example(

@@ -3,6 +3,7 @@
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from rayreel.config.encode import EncodeSpec
 from rayreel.errors import RunStopped
@@ -10,6 +11,7 @@ from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.encoding.opened import EncodeRun, open_encode
 from rayreel.runs.encoding.progress import following_rows
 from rayreel.runs.encoding.publish import publish
+from rayreel.runs.encoding.report import write_page
 from rayreel.runs.encoding.results import SCHEMA, record
 from rayreel.runs.encoding.run_file import write_run_file
 from rayreel.runs.encoding.tries import Tries
@@ -80,10 +82,9 @@ def encode(spec: EncodeSpec, *, retry: Retry = "none") -> EncodeSummary:
     with open_encode(spec) as run:
         waves, stopped = _encoded(run, retry)
         run.ledger.compact()
-        if not stopped:
-            publish(run, waves.shards, run.ledger.table())
+        info = None if stopped else publish(run, waves.shards, run.ledger.table())
         counts = waves.counts
-        return EncodeSummary(
+        summary = EncodeSummary(
             rows=run.rows.num_rows,
             done=counts["done"],
             dropped=counts["dropped"],
@@ -93,6 +94,9 @@ def encode(spec: EncodeSpec, *, retry: Retry = "none") -> EncodeSummary:
             page=run.storage.join("index.html"),
             stopped=stopped,
         )
+        title = PurePosixPath(spec.output).name
+        write_page(run.storage, title=title, summary=str(summary), info=info)
+    return summary
 
 
 def _encoded(run: EncodeRun, retry: Retry) -> tuple[EncodeWaves, str]:
