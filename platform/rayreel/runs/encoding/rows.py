@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from rayreel.config.encode import ColumnSpec, EncodeSpec
+from rayreel.config.encode import EncodeSpec, Part
 from rayreel.data.manifest import Manifest
 from rayreel.errors import SpecError
 
@@ -14,14 +14,15 @@ MediaColumn = Literal[
 ]
 """Columns that hold paths."""
 
+# Read where a column has its usual name.
 _ALIASES = {"video": "media_path", "reference_video": "ref_media_path"}
-_PARTS = {
-    "video": "video",
-    "audio": "audio",
-    "reference_video": "reference",
-    "reference_audio": "reference",
-    "video_mask": "masks",
-    "audio_mask": "masks",
+_PARTS: dict[MediaColumn, set[Part]] = {
+    "video": {"video"},
+    "audio": {"audio"},
+    "reference_video": {"reference", "video"},
+    "reference_audio": {"reference", "audio"},
+    "video_mask": {"masks", "video"},
+    "audio_mask": {"masks", "audio"},
 }
 _LONGEST_NAME = 120
 
@@ -74,7 +75,7 @@ class ClipList:
             raise SpecError(f"{spec.dataset} has no rows")
         if not (self.has_video or has_sound):
             columns = {column for raw in self._manifest for column in raw.values}
-            raise SpecError(_no_media(spec.dataset, spec.columns, sorted(columns)))
+            raise SpecError(_no_media(spec, sorted(columns)))
 
     def __iter__(self) -> Iterator[ClipRow]:
         """All rows; raises ``SpecError`` if the list is damaged or changed."""
@@ -86,14 +87,16 @@ class ClipList:
         faults = []
         media: dict[MediaColumn, str] = {}
         for column in get_args(MediaColumn):
-            if _PARTS[column] in self._spec.skip:
+            if _PARTS[column].intersection(self._spec.skip):
                 continue
             name = getattr(columns, column)
-            found = values.get(name, values.get(_ALIASES.get(column, name)))
-            if isinstance(found, str) and found.strip():
-                media[column] = self._located(found.strip())
-            elif found is not None:
+            if name == column and not values.get(name):
+                name = _ALIASES.get(column, name)
+            found = values.get(name)
+            if not isinstance(found, str | None):
                 faults.append(f"field {name!r}: expected a path, got {type(found).__name__}")
+            elif found and found.strip():
+                media[column] = self._located(found.strip())
         caption = values.get(columns.caption, "")
         if not isinstance(caption, str):
             faults.append(f"field {columns.caption!r}: expected text, got {type(caption).__name__}")
@@ -103,7 +106,7 @@ class ClipList:
         return ClipRow(
             number=number,
             name=str(values.get(columns.name, number))[:_LONGEST_NAME],
-            caption=caption,
+            caption=caption if caption.strip() else "",
             media=media,
             fault="; ".join(faults),
         )
@@ -114,10 +117,19 @@ class ClipList:
         return f"{self._base}/{path}"
 
 
-def _no_media(dataset: str, columns: ColumnSpec, found: list[str]) -> str:
-    near = difflib.get_close_matches(columns.video, found, n=1, cutoff=0.5)
-    hint = f"; is it {near[0]!r}? Set columns.video" if near else "; set columns.video"
+def _no_media(spec: EncodeSpec, found: list[str]) -> str:
+    columns = spec.columns
+    wanted: tuple[Part, ...] = ("video", "audio")
+    left = {part: getattr(columns, part) for part in wanted if part not in spec.skip}
+    if not left:
+        return "field 'skip': expected video or audio to be left, got both"
+    names = [name for name in found if name not in (columns.video, columns.audio)]
+    part, name = next(iter(left.items()))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"is it {near[0]!r}? Set columns.{part}" if near else f"set columns.{part}"
+    skipped = ", ".join(part for part in wanted if part in spec.skip)
     return (
-        f"{dataset}: no row has a video or sound; expected the column {columns.video!r} or "
-        f"{columns.audio!r}, found {', '.join(map(repr, found)) or 'none'}{hint}"
+        f"{spec.dataset}: no row has {' or '.join(left)}; expected the column "
+        f"{' or '.join(map(repr, left.values()))}, found {', '.join(map(repr, found)) or 'none'}"
+        f"{f' ({skipped} is skipped)' if skipped else ''}; {hint}"
     )

@@ -7,7 +7,7 @@ from rayreel.config.encode import SceneSpec
 from rayreel.data.samples import Scan
 from rayreel.data.store import RecordStore
 from rayreel.runs.encoding.rows import ClipRow
-from rayreel.runs.encoding.samples import columns_of, is_whole
+from rayreel.runs.encoding.samples import is_whole
 from rayreel.runs.encoding.sources import Token, tokens
 from rayreel.runs.encoding.tries import Through
 from rayreel.runs.planning.order import longest_first
@@ -79,8 +79,7 @@ def _sources(rows: Iterable[ClipRow]) -> dict[str, bool]:
     """Sources of some rows, and whether each is more than a mask."""
     whole: dict[str, bool] = {}
     for row in rows:
-        for column in columns_of(row):
-            source = row.media[column]
+        for column, source in row.media.items():
             whole[source] = whole.get(source, False) or is_whole(column)
     return whole
 
