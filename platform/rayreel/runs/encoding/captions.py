@@ -51,19 +51,20 @@ def captions_of(
     written = _written([one for one in candidates if not one.row.caption], spec, records, tries)
     found: list[Caption | str] = []
     for candidate in candidates:
-        if candidate.row.caption:
-            found.append(cleaned(candidate.row.caption, spec))
-            continue
+        caption: Caption | str
         result = written.get(_key(candidate, spec))
-        if isinstance(result, CaptionItem):
+        if candidate.row.caption:
+            caption = cleaned(candidate.row.caption, spec)
+        elif isinstance(result, CaptionItem):
             by, note = result.caption_by or "", result.caption_note or ""
-            found.append(cleaned(result.caption or "", spec, by=by, note=note))
+            caption = cleaned(result.caption or "", spec, by=by, note=note)
+        elif isinstance(result, ItemFailure):
+            caption = result.message
         else:
-            found.append(
-                result.message
-                if isinstance(result, ItemFailure)
-                else "it has no caption; add one to the list, or set captions.captioner"
-            )
+            caption = "it has no caption; add one to the list, or set captions.captioner"
+        if isinstance(caption, Caption) and not caption.text:
+            caption = f"nothing is left of its caption {caption.original!r} once it is cleaned"
+        found.append(caption)
     return found
 
 

@@ -5,7 +5,7 @@ Nothing here reads a file, and the same list gives the same decisions: they are 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from rayreel.config.buckets import Bucket
 from rayreel.config.encode import EncodeSpec
@@ -19,7 +19,14 @@ from rayreel.runs.encoding.rows import ClipRow, MediaColumn
 # Sound in a column of its own may be as long as the longest bucket at this rate, whatever the
 # rate of the clip: so do the published tools.
 _SOUND_FPS = 25.0
-_WHOLE: tuple[MediaColumn, ...] = ("video", "audio", "reference_video", "reference_audio")
+_PICTURES: tuple[MediaColumn, ...] = ("video", "reference_video")
+_SOUNDS: tuple[MediaColumn, ...] = ("audio", "reference_audio")
+# What there has to be for a column beside the clip itself.
+_TARGETS: dict[MediaColumn, str] = {
+    "reference_video": "picture",
+    "video_mask": "picture",
+    "audio_mask": "sound",
+}
 
 Status = Literal["kept", "dropped", "failed"]
 
@@ -70,7 +77,7 @@ class Candidate:
 
 def is_whole(column: MediaColumn) -> bool:
     """Whether files of a column are looked at, or only hashed."""
-    return column in _WHOLE
+    return column in (*_PICTURES, *_SOUNDS)
 
 
 class Decisions:
@@ -102,22 +109,19 @@ class Decisions:
             scans: What was found in each of its sources, or what is wrong with it.
         """
         faults = [row.fault] if row.fault else []
-        faults += [said for uri in row.media.values() if isinstance(said := scans[uri], str)]
+        found: dict[MediaColumn, Scan] = {}
+        for column, uri in row.media.items():
+            scan = scans[uri]
+            fault = scan if isinstance(scan, str) else _unfit(column, uri, scan)
+            if isinstance(scan, str) or fault:
+                faults.append(fault)
+            else:
+                found[column] = scan
         if faults:
             finding = Finding(rule="unreadable", reason="; ".join(dict.fromkeys(faults)))
             yield Candidate(row=row, status="failed", findings=(finding,))
             return
-        found: dict[MediaColumn, Scan] = {
-            column: scan
-            for column, uri in row.media.items()
-            if isinstance(scan := scans[uri], Scan)
-        }
         main = found["video"] if "video" in found else found["audio"]
-        if "video" in found and main.kind == "audio":
-            said = f"{row.media['video']} has no picture, only sound; expected a video or an image"
-            finding = Finding(rule="unreadable", reason=said)
-            yield Candidate(row=row, status="failed", findings=(finding,))
-            return
         # Sound is not cut, even that of a video.
         scenes = main.scenes if "video" in found else main.scenes[:1]
         for index, scene in enumerate(scenes):
@@ -147,6 +151,9 @@ class Decisions:
         if "reference_video" in found and "video" in media:
             findings += self._reference(row, found["reference_video"], scene, media)
         _masks(row, found, media)
+        for column in row.media:
+            if column not in media and not findings:
+                notes.append(f"its {column} is left out: the clip has no {_TARGETS[column]}")
         if self._near and scene.phash and not findings:
             near = self._near.nearest(scene.phash, (main.content, scene.start), row.name)
             if near:
@@ -191,25 +198,13 @@ class Decisions:
         notes: list[str],
     ) -> Iterator[Finding]:
         """Sound of its own column, else that of the video; of a reference too."""
-        if "audio" in self._spec.skip:
-            return
+        for column in _SOUNDS:
+            if column in found:
+                yield from self._own_sound(row, column, found, scene, media)
         video = media.get("video")
-        own = found.get("audio")
-        if own is not None:
-            if own.sound_s is None:
-                said = f"{row.media['audio']} has no sound"
-                yield Finding(rule="unreadable", reason=said)
-                return
-            duration = self._own_duration(own.sound_s, with_picture="video" in found)
-            if duration is None:
-                least = min(self._spec.audio_durations)
-                said = f"sound of {own.sound_s:.2f} s; the shortest duration is {least:g} s"
-                yield Finding(rule="audio_durations", reason=said)
-                return
-            media["audio"] = Sound(
-                source=row.media["audio"], content=own.content, duration_s=duration
-            )
-        elif isinstance(video, Picture) and found["video"].kind == "video":
+        if "audio" in self._spec.skip or "audio" in found:
+            return
+        if isinstance(video, Picture) and found["video"].kind == "video":
             if found["video"].sound_s is None:
                 notes.append("it has no sound")
             else:
@@ -219,25 +214,41 @@ class Decisions:
                     start_s=scene.start / video.fps,
                     duration_s=video.bucket.num_frames / video.fps,
                 )
-        reference = found.get("reference_audio")
-        if reference is not None and reference.sound_s:
-            duration = self._own_duration(reference.sound_s, with_picture="video" in found)
-            if duration is not None:
-                media["reference_audio"] = Sound(
-                    source=row.media["reference_audio"],
-                    content=reference.content,
-                    duration_s=duration,
-                )
 
-    def _own_duration(self, sound_s: float, *, with_picture: bool) -> float | None:
-        """How much of a sound in a file of its own is encoded; ``None``: it is too short."""
-        if with_picture:
+    def _own_sound(
+        self,
+        row: ClipRow,
+        column: MediaColumn,
+        found: Mapping[MediaColumn, Scan],
+        scene: Scene,
+        media: dict[MediaColumn, Medium],
+    ) -> Iterator[Finding]:
+        """Sound in a file of its own, from where the scene starts."""
+        scan = found[column]
+        start_s = scene.start / found["video"].fps if "video" in found else 0.0
+        left_s = (scan.sound_s or 0.0) - start_s
+        durations = self._spec.audio_durations
+        if "video" in found:
             longest = max(bucket.num_frames for bucket in self._spec.buckets)
-            return min(sound_s, longest / _SOUND_FPS)
-        if not self._spec.audio_durations:
-            return sound_s
-        fitting = [one for one in self._spec.audio_durations if one <= sound_s]
-        return max(fitting, default=None)
+            duration_s = min(left_s, longest / _SOUND_FPS)
+        else:
+            duration_s = max((d for d in durations if d <= left_s), default=0.0)
+            duration_s = duration_s if durations else left_s
+        if duration_s > 0:
+            media[column] = Sound(
+                source=row.media[column],
+                content=scan.content,
+                start_s=start_s,
+                duration_s=duration_s,
+            )
+        elif "video" in found:
+            said = f"{column} has {scan.sound_s:.2f} s; the scene starts at {start_s:.2f} s"
+            yield Finding(rule=column, reason=said)
+        else:
+            said = (
+                f"{column} has {scan.sound_s:.2f} s; the shortest duration is {min(durations):g} s"
+            )
+            yield Finding(rule="audio_durations", reason=said)
 
     def _reference(
         self,
@@ -260,6 +271,15 @@ class Decisions:
             return
         source = row.media["reference_video"]
         media["reference_video"] = self._picture(source, scan, scene.start, bucket, stride=stride)
+
+
+def _unfit(column: MediaColumn, uri: str, scan: Scan) -> str:
+    """What a file lacks for its column; empty if it is fit."""
+    if column in _PICTURES and scan.kind == "audio":
+        return f"{uri} has no picture, only sound; expected a video or an image"
+    if column in _SOUNDS and not scan.sound_s:
+        return f"{uri} has no sound"
+    return ""
 
 
 def _filtered(spec: EncodeSpec, scene: Scene) -> Iterator[Finding]:
@@ -286,8 +306,3 @@ def _masks(
                 start=target.start if isinstance(target, Picture) else 0,
                 of=target,
             )
-
-
-def columns_of(row: ClipRow) -> list[MediaColumn]:
-    """Columns of a row that have a file, in the order of ``MediaColumn``."""
-    return [column for column in get_args(MediaColumn) if column in row.media]
