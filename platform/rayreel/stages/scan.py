@@ -12,7 +12,7 @@ from rayreel.data.storage import Storage
 from rayreel.data.store import Record, RecordStore
 from rayreel.media.files import local_copy
 from rayreel.media.footage import examine
-from rayreel.media.measures import excerpts, measured, perceptual_hash
+from rayreel.media.measures import MEASURES, excerpts, measured, perceptual_hash
 from rayreel.stages.base import ItemFailure, StageItem
 from rayreel.stages.groups import in_groups
 from rayreel.stages.life import alive
@@ -90,7 +90,9 @@ def scan_key(source: str, token: str, *, whole: bool, scenes: SceneSpec | None) 
         scenes: As of ``ScanStage``.
     """
     cut = scenes.model_dump(mode="json") if scenes and whole else None
-    return content_hash(KIND, _VERSION, source, token, canonical_json([whole, cut]))
+    # A measure that is new is in no scan from before.
+    found = canonical_json([whole, cut, sorted(MEASURES)])
+    return content_hash(KIND, _VERSION, source, token, found)
 
 
 def scan_file(path: Path, content: str, scenes: SceneSpec | None) -> Scan:

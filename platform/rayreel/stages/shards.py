@@ -151,5 +151,6 @@ def _text_tensors(features: TextFeatures) -> dict[str, Tensor]:
 
 def _missing(what: str, info: SampleInfo) -> ItemError:
     return ItemError(
-        f"the store has no {what} of {info.name} any more; run the job again to encode it"
+        f"the store has no {what} of {info.name} any more; run the job again with --retry failed, "
+        "and it is encoded anew"
     )

@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 
 from rayreel.config.encode import EncodeStageName
-from rayreel.pipelines.devices import Device
 from rayreel.runs.encoding.groups import cost, shape_name
-from rayreel.runs.planning.costs import CostBook, Item, Observation, device_label
+from rayreel.runs.planning.costs import CostBook, Item, Observation
 from rayreel.stages.base import StageItem, TextItem
 from rayreel.stages.caption import CaptionItem
 from rayreel.stages.latents import LatentItem
 from rayreel.stages.scan import ScanItem
 from rayreel.stages.shards import ShardItem
+
+SOUND_ALONE = "sound alone"
+"""What samples without a picture have for a bucket."""
 
 # A sample tells as much as a million.
 _MOST = 20_000
@@ -18,23 +20,18 @@ _MOST = 20_000
 
 @dataclass
 class EncodeCosts:
-    """Collects seconds of items while a job is at work.
+    """Collects seconds of items while a job is at work."""
 
-    Attributes:
-        hardware: Product name of the cluster's accelerators, where there are any.
-    """
-
-    hardware: str = ""
     _observations: list[Observation] = field(default_factory=list)
     _sizes: list[tuple[str, int]] = field(default_factory=list)
 
-    def took(self, name: EncodeStageName, item: StageItem, device: Device) -> None:
+    def took(self, name: EncodeStageName, item: StageItem, device: str) -> None:
         """An item has gone through a pass.
 
         Args:
             name: Of the pass.
             item: With its seconds.
-            device: Of the pass.
+            device: Of the pass, as ``device_label`` says it.
         """
         if item.memory or len(self._observations) >= _MOST:
             return
@@ -43,14 +40,14 @@ class EncodeCosts:
             self._observations.append(
                 Observation(
                     item=item_cost(name, item),
-                    device=device_label(device, self.hardware),
+                    device=device,
                     batch=item.group_size if isinstance(item, LatentItem) else 1,
                     seconds=seconds,
                 )
             )
         if isinstance(item, ShardItem) and item.output:
             each = item.output.num_bytes // len(item.samples)
-            self._sizes += [(str(one.info.bucket), each) for one in item.samples[:1]]
+            self._sizes += [(str(one.info.bucket or SOUND_ALONE), each) for one in item.samples[:1]]
 
     def book(self) -> CostBook:
         """What is known by now."""

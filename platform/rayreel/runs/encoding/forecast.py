@@ -1,17 +1,18 @@
 """A dry run: media are scanned, and what would become of them is told, before any encoding."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from rayreel.config.encode import EncodeSpec, EncodeStageName
 from rayreel.runs.budget import ErrorBudget
-from rayreel.runs.encoding.costs import item_cost
+from rayreel.runs.encoding.costs import SOUND_ALONE, item_cost
+from rayreel.runs.encoding.on_cluster import OnCluster
 from rayreel.runs.encoding.opened import EncodeRun, open_encode
 from rayreel.runs.encoding.progress import following_rows
 from rayreel.runs.encoding.samples import Candidate
-from rayreel.runs.encoding.tries import Tries
+from rayreel.runs.encoding.tries import Tries, Workers
 from rayreel.runs.encoding.waves import EncodeWaves, in_waves
 from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.table import duration, size, table_text
@@ -43,14 +44,15 @@ class _Count:
             self.rules.update(rules)
             self.alone.update(rules if len(rules) == 1 else [])
             if one.status == "kept":
-                self.buckets[str(one.bucket or "sound alone")] += 1
+                self.buckets[str(one.bucket or SOUND_ALONE)] += 1
 
 
-def forecast(spec: EncodeSpec) -> str:
+def forecast(spec: EncodeSpec, *, workers: Callable[[EncodeRun], Workers] = OnCluster) -> str:
     """What a job would do, as lines of text: scans stay in the store, nothing else is written.
 
     Args:
         spec: The job; its paths are absolute.
+        workers: Where media are scanned.
 
     Raises:
         SpecError: If the spec or the list is wrong.
@@ -61,7 +63,7 @@ def forecast(spec: EncodeSpec) -> str:
     with (
         open_encode(spec) as run,
         following_rows(run.rows.num_rows) as progress,
-        closing(Tries(run, run.ledger.table(), progress)) as tries,
+        closing(Tries(run, workers(run), run.ledger.table(), progress)) as tries,
     ):
         waves = EncodeWaves(run, tries, ErrorBudget(1, run.rows.num_rows))
         book = CostBook.load(run.store)

@@ -120,7 +120,7 @@ def _reference_faults(spec: EncodeSpec, *, time: int, space: int) -> list[str]:
             f"field 'reference.downscale': of references, {fault}"
             for fault in bucket_faults(smaller, time=1, space=space)
         ]
-    for bucket in spec.buckets:
+    for bucket in spec.buckets if stride > 1 else ():
         if (bucket.num_frames - 1) % stride or (bucket.num_frames - 1) // stride % time:
             found.append(
                 f"field 'reference.stride': {stride} does not fit bucket {bucket}: "
