@@ -140,8 +140,11 @@ def test_inspect_tells_what_a_file_is(tiny, field, kind):
 def test_inspect_refuses_other_files(tmp_path, tiny):
     shutil.copy(tiny.gemma + "/config.json", tmp_path / "a.safetensors")
     assert "is not a safetensors file" in refusal("inspect", tmp_path / "a.safetensors")
-    assert "does not exist" in refusal("inspect", tmp_path / "nowhere")
-    assert "is not a file" in refusal("inspect", tmp_path)
+    assert "does not exist" in refusal("inspect", tmp_path / "nowhere.safetensors")
+
+
+def test_inspect_refuses_folders_that_are_no_dataset(tmp_path):
+    assert "is not a dataset: it has no dataset.json" in refusal("inspect", tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [["render"], ["render", "a", "--frames", "9"], ["paint"]])

@@ -1,11 +1,8 @@
 """Whatever is killed, and whenever: a rerun ends with every clip, each made once."""
 
 import json
-import multiprocessing
-import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +18,7 @@ from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from tests.cluster.nodes import Cluster, cluster, with_pid
 from tests.runs.conftest import DEFAULTS
+from tests.runs.driver import Driver
 from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
@@ -60,10 +58,10 @@ class Chaos:
     kills: Counter[str] = field(default_factory=Counter)
 
     @property
-    def kinds(self) -> dict[str, Callable[["Driver"], bool]]:
+    def kinds(self) -> dict[str, Callable[[Driver], bool]]:
         """What can be killed; each says whether there was anything to kill."""
         kinds: dict[str, Callable[[Driver], bool]] = {
-            "driver": self.kill_driver,
+            "driver": Driver.kill,
             "denoise": lambda driver: self.kill_worker(driver, "stage1"),
             "decode": lambda driver: self.kill_worker(driver, "decode"),
             "node": lambda _: self.kill_node(),
@@ -83,20 +81,15 @@ class Chaos:
         spec = {"prompts": "list.jsonl", **POOLS}
         (self.folder / "spec.yaml").write_text(yaml.safe_dump(spec))
 
-    def drive(self) -> "Driver":
+    def drive(self) -> Driver:
         environment = {
             **(self.s3.environment if self.s3 else {}),
             "RAY_ADDRESS": self.nodes.address,
             "RAY_AUTH_MODE": "disabled",
         }
-        return Driver(self.folder / "spec.yaml", self.output, environment)
+        return Driver(["render", str(self.folder / "spec.yaml"), "-o", self.output], environment)
 
-    def kill_driver(self, driver: "Driver") -> bool:
-        driver.process.kill()
-        driver.process.join()
-        return driver.process.exitcode == -signal.SIGKILL
-
-    def kill_worker(self, driver: "Driver", stage: str) -> bool:
+    def kill_worker(self, driver: Driver, stage: str) -> bool:
         """At some moment of its life, which is shorter than the driver's."""
         while not driver.ended:
             if self.nodes.workers(f"({stage}"):
@@ -136,34 +129,6 @@ class Chaos:
         contents = storage.read_many(storage.names("ledger")).values()
         lines = [json.loads(line) for data in contents for line in data.splitlines()]
         return Counter(line["item_id"] for line in lines if line["status"] == "done")
-
-
-class Driver:
-    """`rayreel render` in a process of its own, forked from one that has imported everything."""
-
-    def __init__(self, spec: Path, output: str, environment: dict[str, str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rayreel.runs.render", "rayreel.cli"])
-        self.process = context.Process(target=_drive, args=(str(spec), output, environment))
-        self.process.start()
-
-    @property
-    def ended(self) -> bool:
-        return self.process.exitcode is not None
-
-    def end(self) -> int:
-        self.process.join(300)
-        assert self.process.exitcode is not None, "the driver hangs"
-        return self.process.exitcode
-
-
-def _drive(spec: str, output: str, environment: dict[str, str]) -> None:
-    # The server that this was forked from has the environment of whoever started it first.
-    os.environ |= environment
-    from rayreel.cli import main  # noqa: PLC0415
-
-    sys.argv = ["rayreel", "render", spec, "-o", output]
-    main()
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -139,7 +139,7 @@ def inspect_command(
 
     Of a weight file, say what it holds, from its header alone.
     """
-    if what.endswith(".safetensors"):
+    if what.endswith(".safetensors") or Path(what).is_file():
         from rayreel.checkpoints.inspect import describe
 
         print(describe(Path(what)))

@@ -1,6 +1,7 @@
 """Dataset list to shards: takes the run, encodes what is left of it, and publishes the dataset."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -8,13 +9,14 @@ from pathlib import PurePosixPath
 from rayreel.config.encode import EncodeSpec
 from rayreel.errors import RunStopped
 from rayreel.runs.budget import ErrorBudget
+from rayreel.runs.encoding.on_cluster import OnCluster
 from rayreel.runs.encoding.opened import EncodeRun, open_encode
 from rayreel.runs.encoding.progress import following_rows
 from rayreel.runs.encoding.publish import publish
 from rayreel.runs.encoding.report import write_page
 from rayreel.runs.encoding.results import SCHEMA, record
 from rayreel.runs.encoding.run_file import write_run_file
-from rayreel.runs.encoding.tries import Tries
+from rayreel.runs.encoding.tries import Tries, Workers
 from rayreel.runs.encoding.waves import EncodeWaves, in_waves
 from rayreel.runs.left import Retry
 from rayreel.runs.report.results import ResultsTable
@@ -62,12 +64,18 @@ class EncodeSummary:
         return f"{self.stopped}\n{line}" if self.stopped else line
 
 
-def encode(spec: EncodeSpec, *, retry: Retry = "none") -> EncodeSummary:
+def encode(
+    spec: EncodeSpec,
+    *,
+    retry: Retry = "none",
+    workers: Callable[[EncodeRun], Workers] = OnCluster,
+) -> EncodeSummary:
     """Encode what is left of a list, and publish it as a dataset.
 
     Args:
         spec: The job; its paths are absolute.
         retry: ``failed`` tries again what failed for good, too.
+        workers: Where passes are worked on.
 
     Returns:
         What it came to.
@@ -80,7 +88,7 @@ def encode(spec: EncodeSpec, *, retry: Retry = "none") -> EncodeSummary:
     """
     start = time.monotonic()
     with open_encode(spec) as run:
-        waves, stopped = _encoded(run, retry)
+        waves, stopped = _encoded(run, retry, workers(run))
         run.ledger.compact()
         info = None if stopped else publish(run, waves.shards, run.ledger.table())
         counts = waves.counts
@@ -99,12 +107,12 @@ def encode(spec: EncodeSpec, *, retry: Retry = "none") -> EncodeSummary:
     return summary
 
 
-def _encoded(run: EncodeRun, retry: Retry) -> tuple[EncodeWaves, str]:
+def _encoded(run: EncodeRun, retry: Retry, workers: Workers) -> tuple[EncodeWaves, str]:
     """The waves, all of them done, and why they were stopped, if they were."""
     spec = run.spec
     with (
         following_rows(run.rows.num_rows) as progress,
-        closing(Tries(run, run.ledger.table(), progress, retry)) as tries,
+        closing(Tries(run, workers, run.ledger.table(), progress, retry)) as tries,
         run.storage.local_staging("results.parquet") as staged,
         ResultsTable(staged, SCHEMA) as results,
     ):
@@ -115,6 +123,6 @@ def _encoded(run: EncodeRun, retry: Retry) -> tuple[EncodeWaves, str]:
                 run.ledger.compact(_COMPACT)
         except RunStopped as error:
             return waves, str(error)
-        if tries.worked:
+        if tries.seconds:
             write_run_file(run, tries)
         return waves, ""

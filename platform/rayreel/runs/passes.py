@@ -58,7 +58,7 @@ class Passes:
             RayreelError: If another driver has taken over.
         """
         self.lease.check()
-        self.ledger.append(_failed_entry(failure))
+        self.ledger.append(failed_entry(failure))
         again = failure.retryable and failure.attempt < self.attempts
         if again:
             self.metrics.retry(failure.error)
@@ -92,7 +92,8 @@ def lost(item: StageItem, stage: str) -> ItemFailure:
     )
 
 
-def _failed_entry(failure: ItemFailure) -> LedgerEntry:
+def failed_entry(failure: ItemFailure) -> LedgerEntry:
+    """Line of the ledger for a try that failed."""
     return LedgerEntry(
         item_id=failure.item_id,
         status="failed",

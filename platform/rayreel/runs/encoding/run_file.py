@@ -18,7 +18,7 @@ def write_run_file(run: EncodeRun, tries: Tries) -> None:
     """
     content: dict[str, Any] = {
         **common_facts(run.spec, run.files),
-        "devices": {name: dataclasses.asdict(one) for name, one in tries.devices.items()},
+        "devices": {name: dataclasses.asdict(one) for name, one in tries.workers.devices.items()},
         "seconds": {name: round(seconds, 3) for name, seconds in tries.seconds.items()},
     }
     run.storage.write_bytes("run.json", json.dumps(content, indent=2).encode())

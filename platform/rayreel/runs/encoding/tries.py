@@ -2,28 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from rayreel.cluster.board import Board
-from rayreel.cluster.connect import Capacity, accelerator, capacity, connected
-from rayreel.cluster.jobs import run_id
-from rayreel.cluster.pool import preflight
-from rayreel.cluster.telemetry import Telemetry
-from rayreel.cluster.tracing import tracing_target
 from rayreel.config.encode import EncodeStageName
 from rayreel.data.ledger import LedgerTable
-from rayreel.logs import log_context, log_settings
 from rayreel.pipelines.devices import Device
 from rayreel.runs.encoding.costs import EncodeCosts
 from rayreel.runs.encoding.opened import EncodeRun
-from rayreel.runs.encoding.pools import encode_devices, encode_pool
 from rayreel.runs.encoding.progress import RowProgress
 from rayreel.runs.left import Retry
-from rayreel.runs.passes import Passes, lost
-from rayreel.runs.planning.costs import CostBook
+from rayreel.runs.passes import lost
+from rayreel.runs.planning.costs import CostBook, device_label
 from rayreel.stages.base import ItemFailure, StageItem
 
 I = TypeVar("I", bound=StageItem)  # noqa: E741 - an item
@@ -43,27 +35,51 @@ class Through(Protocol):
         """What became of items, each by its identity."""
 
 
+class Workers(Protocol):
+    """Where passes are worked on."""
+
+    @property
+    def devices(self) -> Mapping[EncodeStageName, Device]:
+        """Of the passes; empty before anything was worked on."""
+
+    @property
+    def hardware(self) -> str:
+        """Product name of the accelerators, where there are any."""
+
+    def work(
+        self, name: EncodeStageName, items: Sequence[I], batches: Batches[I]
+    ) -> Iterator[I | ItemFailure]:
+        """Results of items that go through a pass, as they finish; some may be lost."""
+
+    def back_offs(self) -> Iterator[float]:
+        """Seconds to wait before each further try."""
+
+    def failed(self, failure: ItemFailure) -> bool:
+        """Record a failed try; whether the item is to be tried again."""
+
+    def close(self) -> None:
+        """Let go of them."""
+
+
 @dataclass
 class Tries:
-    """Sends items through passes; joins the cluster when the first of them has something to do.
+    """Sends items through passes, and keeps account of what becomes of them.
 
     Attributes:
         run: The job.
+        workers: Where passes are worked on.
         before: Its ledger, as it was when the job started.
         progress: Told of every item.
         retry: ``failed``: what failed for good is tried again too.
+        seconds: Of wall time, by pass.
     """
 
     run: EncodeRun
+    workers: Workers
     before: LedgerTable
     progress: RowProgress
     retry: Retry = "none"
-    worked: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
-    _passes: Passes | None = field(default=None, repr=False)
-    _free: Capacity | None = field(default=None, repr=False)
-    _devices: dict[EncodeStageName, Device] = field(default_factory=dict, repr=False)
     _costs: EncodeCosts = field(default_factory=EncodeCosts, repr=False)
 
     def through(
@@ -92,12 +108,11 @@ class Tries:
                 left.append(earlier)
         if not left:
             return results
-        passes = self._connected()
         self.progress.enter(name, len(left))
         start = time.monotonic()
-        waits = passes.back_offs()
+        waits = self.workers.back_offs()
         while left:
-            left = self._tried(passes, name, left, batches, results)
+            left = self._tried(name, left, batches, results)
             if left:
                 wait_s = next(waits)
                 log.warning("%s: %d items are tried again in %.0f s", name, len(left), wait_s)
@@ -106,15 +121,10 @@ class Tries:
         return results
 
     def close(self) -> None:
-        """Keep what items cost for later runs, and leave the cluster."""
-        with self._stack:
-            if self._passes:
+        """Keep what items cost for later runs, and let go of the workers."""
+        with closing(self.workers):
+            if self.seconds:
                 CostBook.load(self.run.store).merged(self._costs.book()).save(self.run.store)
-
-    @property
-    def devices(self) -> Mapping[EncodeStageName, Device]:
-        """Of the passes; empty before anything was done."""
-        return self._devices
 
     def _earlier(self, item: I) -> I | ItemFailure:
         """The item as its next try, or how it failed for good."""
@@ -137,55 +147,30 @@ class Tries:
 
     def _tried(
         self,
-        passes: Passes,
         name: EncodeStageName,
         items: Sequence[I],
         batches: Batches[I],
         results: dict[str, I | ItemFailure],
     ) -> list[I]:
         """Those that are to be tried again; ``results`` takes all others."""
-        assert self._free is not None, "connected"
-        pool = encode_pool(self.run.spec, name, self._devices, self._free)
-        preflight([pool], self._free)
-        work = batches(items, pool.max_replicas)
-        pool = pool.for_batches(len(work))
         waiting = {item.item_id: item for item in items}
         again: list[I] = []
 
         def settle(item: I, result: I | ItemFailure) -> None:
+            self.run.lease.check()
             if isinstance(result, ItemFailure):
-                failure = replace(result, attempt=item.attempt)
-                if passes.failed(failure):
+                if self.workers.failed(replace(result, attempt=item.attempt)):
                     again.append(replace(item, attempt=item.attempt + 1))
                     return
             else:
-                self._costs.took(name, result, self._devices[name])
-            self.run.lease.check()
+                device = device_label(self.workers.devices[name], self.workers.hardware)
+                self._costs.took(name, result, device)
             results[item.item_id] = result
             self.progress.advance()
 
-        started_ns = time.time_ns()
-        for result in passes.run(work, [pool]):
-            passes.tracer.item(started_ns, result)
+        for result in self.workers.work(name, items, batches):
             if item := waiting.pop(result.item_id, None):
                 settle(item, result)
         for item in waiting.values():
             settle(item, lost(item, name))
         return again
-
-    def _connected(self) -> Passes:
-        if self._passes is None:
-            spec = self.run.spec
-            self._stack.enter_context(connected())
-            self._free = capacity()
-            self._devices = encode_devices(spec, self._free)
-            gpu = accelerator(self._free)
-            self._costs = EncodeCosts(gpu[0] if gpu else "")
-            telemetry = Telemetry(run_id(spec.output), tracing_target(spec.traces), log_settings())
-            self._stack.enter_context(log_context(run=telemetry.run))
-            board = self._stack.enter_context(closing(Board()))
-            self._passes = self._stack.enter_context(
-                closing(Passes(self.run.ledger, self.run.lease, board, telemetry, spec.attempts))
-            )
-            self.worked = True
-        return self._passes

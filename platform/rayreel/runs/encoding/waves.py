@@ -113,8 +113,11 @@ class EncodeWaves:
         """
         candidates = self.scan(rows)
         samples, outcomes = self._samples(candidates)
+        # Before anything is encoded: too many of them stop the job here.
+        for outcome in outcomes.values():
+            self._settle(outcome)
         failed = self._encoded(samples)
-        outcomes |= {
+        later = {
             id(sample.candidate): Outcome(
                 candidate=sample.candidate,
                 status="failed",
@@ -125,10 +128,12 @@ class EncodeWaves:
             for sample in samples
             if (failure := failed.get(sample.sample_id))
         }
-        outcomes |= self._sharded(samples, failed)
-        ordered = [outcomes[id(candidate)] for candidate in candidates]
-        self._count(rows, ordered)
-        return ordered
+        later |= self._sharded(samples, failed)
+        for outcome in later.values():
+            self._settle(outcome)
+        outcomes |= later
+        self.tries.progress.settle(len(rows), dict(self.counts))
+        return [outcomes[id(candidate)] for candidate in candidates]
 
     def _samples(self, candidates: Sequence[Candidate]) -> tuple[list[Sample], dict[int, Outcome]]:
         """Samples of what is kept, and outcomes of all other candidates."""
@@ -268,24 +273,23 @@ class EncodeWaves:
             measures=measures,
         )
 
-    def _count(self, rows: Sequence[ClipRow], outcomes: Sequence[Outcome]) -> None:
-        self.counts.update(outcome.status for outcome in outcomes)
-        for outcome in outcomes:
-            failure = None
-            if outcome.status == "failed" and outcome.finding:
-                name = outcome.candidate.row.name
-                self.tries.progress.tell(f"failed: {name}: {outcome.finding.reason}")
-                failure = ItemFailure(
-                    item_id=outcome.sample_id,
-                    stage=outcome.finding.rule,
-                    error="failed",
-                    message=outcome.finding.reason,
-                    seed=None,
-                    attempt=1,
-                    seconds=0.0,
-                )
-            self.budget.count(failure)
-        self.tries.progress.settle(len(rows), dict(self.counts))
+    def _settle(self, outcome: Outcome) -> None:
+        """Count what became of a candidate, and tell of one that failed."""
+        self.counts[outcome.status] += 1
+        failure = None
+        if outcome.status == "failed" and outcome.finding:
+            name, finding = outcome.candidate.row.name, outcome.finding
+            self.tries.progress.tell(f"failed: {name}: {finding.reason}")
+            failure = ItemFailure(
+                item_id=outcome.sample_id,
+                stage=finding.rule,
+                error="failed",
+                message=finding.reason,
+                seed=None,
+                attempt=1,
+                seconds=0.0,
+            )
+        self.budget.count(failure)
 
 
 def _info(sample: Sample) -> SampleInfo:
