@@ -25,7 +25,9 @@ class Orientation(NamedTuple):
     def of(cls, frame: av.VideoFrame) -> "Orientation":
         """What the display matrix of a decoded frame asks for, to the nearest quarter turn."""
         try:
-            data = cast("SideDataContainer", frame.side_data).get("DISPLAYMATRIX")
+            # Not the frame's own list: that and the frame hold each other, and with them the pixels
+            # of every frame until the garbage collector runs.
+            data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
         except ValueError:
             # PyAV lists nothing beside a kind of data that it does not know, such as Exif. It still
             # tells the angle, but not whether the picture is mirrored too.
