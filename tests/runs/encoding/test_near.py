@@ -1,5 +1,6 @@
 """Near-duplicates are found as if every clip were compared with every one before."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,16 @@ def test_exactly_those_within_the_distance_are_found(changes, distance):
         assert said.startswith(f"nearly the same as clip {close[0]}:") if close else said == ""
         if not close:
             kept.append((number, value))
+
+
+@pytest.mark.parametrize("distance", [0, 1, 2, 5, 24, 64])
+def test_bits_that_are_spread_as_evenly_as_can_be_hide_nothing(distance):
+    for others in (distance, distance + 1):
+        near = NearDuplicates(distance)
+        near.nearest(ZERO, ("a", 0), "fox")
+        spread = flipped(0, frozenset(256 * bit // others for bit in range(others)))
+        found = near.nearest(f"{spread:064x}", ("b", 0), "cat")
+        assert bool(found) == (others <= distance)
 
 
 def test_the_distance_is_told():
