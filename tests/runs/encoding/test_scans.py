@@ -57,8 +57,8 @@ def scanned(folder: Path, tries: Passing, *rows, scenes: SceneSpec | None = None
 def test_each_source_is_looked_at_once(clips):
     tries = Scanning(clips / "store")
     first, second, mask = (str(clips / name) for name in ("0.mkv", "1.mkv", "mask.bin"))
-    rows = [row(video=first, video_mask=mask), row(video=second, video_mask=first)]
-    found = scanned(clips, tries, *rows, row(video=first))
+    rows = [row(video=first, video_mask=mask), row(video=first)]
+    found = scanned(clips, tries, *rows, row(video=second, video_mask=first))
     assert tries.looked_at == [("0.mkv", True), ("1.mkv", True), ("mask.bin", False)]
     kinds = {Path(source).name: scan.kind for source, scan in found.items()}
     assert kinds == {"0.mkv": "video", "1.mkv": "video", "mask.bin": "file"}
