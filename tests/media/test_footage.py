@@ -11,7 +11,6 @@ from PIL import Image
 
 from rayreel.config.encode import SceneSpec
 from rayreel.errors import MediaError
-from rayreel.media.files import local_copy
 from rayreel.media.footage import examine
 from rayreel.media.frames import read_frames
 from rayreel.media.loudness import read_loudness
@@ -170,19 +169,3 @@ def test_what_is_no_media_file_is_refused_by_name(tmp_path):
     for name in ("text.mp4", "missing.mp4"):
         with pytest.raises(MediaError, match=name):
             examine(tmp_path / name)
-
-
-def test_a_local_file_is_its_own_copy(tmp_path):
-    with local_copy(tmp_path / "a.mp4") as path:
-        assert path == tmp_path / "a.mp4"
-
-
-def test_a_file_of_elsewhere_is_copied_for_the_while(tmp_path):
-    (tmp_path / "a.bin").write_bytes(b"12345" * 1000)
-    with local_copy(f"file://{tmp_path}/a.bin") as path:
-        assert path.read_bytes() == b"12345" * 1000
-        assert path.name.endswith("a.bin")
-        assert path.parent != tmp_path
-    assert not path.exists()
-    with pytest.raises(MediaError, match="missing"), local_copy(f"file://{tmp_path}/missing"):
-        pass

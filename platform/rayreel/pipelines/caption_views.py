@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rayreel.config.encode import CaptionSpec, OpenAICaptioner
+from rayreel.data.sources import local_copy
 from rayreel.errors import ItemError, MediaError
 from rayreel.media.audio import read_audio
-from rayreel.media.files import local_copy
 from rayreel.media.frames import shown_frames
 from rayreel.media.image import load_image
 from rayreel.media.orientation import upright_pixels

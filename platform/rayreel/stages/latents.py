@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.data.samples import Medium, Picture, Sound
+from rayreel.data.sources import local_copy
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
-from rayreel.media.files import local_copy
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.encoding import encode_pictures, encode_sounds, read_medium
 from rayreel.pipelines.latents import LatentStore

@@ -8,9 +8,9 @@ from pathlib import Path
 from rayreel.config.encode import SceneSpec
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.data.samples import Scan, Scene
+from rayreel.data.sources import local_copy
 from rayreel.data.storage import Storage
 from rayreel.data.store import Record, RecordStore
-from rayreel.media.files import local_copy
 from rayreel.media.footage import examine
 from rayreel.media.measures import MEASURES, excerpts, measured, perceptual_hash
 from rayreel.stages.base import ItemFailure, StageItem

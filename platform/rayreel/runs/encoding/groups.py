@@ -11,7 +11,7 @@ from rayreel.data.samples import Mask, Medium, Picture, Sound
 from rayreel.runs.planning.order import longest_first
 from rayreel.stages.latents import LatentItem
 
-# Pixels of a call: a published encoder takes some 80 bytes for each in bfloat16, and is the faster for
+# Pixels of a call: a published encoder takes some 80 bytes for each in bfloat16, and is faster in
 # batches only where pictures are small.
 _PIXELS = 32_000_000
 _MOST = 8

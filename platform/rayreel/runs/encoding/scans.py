@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from rayreel.config.encode import SceneSpec
 from rayreel.data.samples import Scan
+from rayreel.data.sources import Token, tokens
 from rayreel.data.store import RecordStore
 from rayreel.runs.encoding.rows import ClipRow
 from rayreel.runs.encoding.samples import is_whole
-from rayreel.runs.encoding.sources import Token, tokens
 from rayreel.runs.encoding.tries import Through
 from rayreel.runs.planning.order import longest_first
 from rayreel.stages.base import ItemFailure

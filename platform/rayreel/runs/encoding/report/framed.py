@@ -6,8 +6,8 @@ from torch import Tensor
 from rayreel.config.encode import EncodeSpec
 from rayreel.data.columns import SampleInfo
 from rayreel.data.samples import Picture, Scan, Scene
+from rayreel.data.sources import local_copy
 from rayreel.errors import MediaError
-from rayreel.media.files import local_copy
 from rayreel.media.frames import read_frames
 from rayreel.pipelines.encoding import read_picture
 from rayreel.runs.encoding.rows import ClipRow

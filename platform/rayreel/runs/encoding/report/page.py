@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rayreel.data.dataset import INFO_FILE, DatasetInfo
+from rayreel.data.sources import local_copy
 from rayreel.data.storage import Storage
-from rayreel.media.files import local_copy
 from rayreel.runs.encoding.report.changes import Part, changed_parts
 from rayreel.runs.encoding.report.decoded import CheckedClip
 from rayreel.runs.encoding.report.numbers import Line, Numbers, read_numbers

@@ -4,8 +4,11 @@ import os
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
-from rayreel.runs.encoding.sources import Token, tokens
+from rayreel.data import sources
+from rayreel.data.sources import Token, local_copy, tokens
+from rayreel.errors import MediaError, RetryableError, StorageError
 
 
 def token(path) -> Token:
@@ -66,3 +69,48 @@ def test_what_cannot_be_looked_at_is_an_error_of_its_own(tmp_path):
     assert folder.strerror == "it is a folder"
     assert str(unknown) == "ValueError: Protocol not known: nowhere"
     assert isinstance(clip, Token)
+
+
+def test_a_local_file_is_its_own_copy(tmp_path):
+    with local_copy(f"{tmp_path}/a.mp4") as path:
+        assert path == tmp_path / "a.mp4"
+
+
+def test_a_file_of_elsewhere_is_copied_for_the_while(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"12345" * 1000)
+    with local_copy(f"file://{tmp_path}/a.bin") as path:
+        assert path.read_bytes() == b"12345" * 1000
+        assert path.name.endswith("a.bin")
+        assert path.parent != tmp_path
+    assert not path.exists()
+    with pytest.raises(MediaError, match="missing"), local_copy(f"file://{tmp_path}/missing"):
+        pass
+
+
+class Down(LocalFileSystem):
+    """A store that cannot be reached."""
+
+    protocol = "down"
+
+    def info(self, path, **_):
+        raise ConnectionRefusedError(path)
+
+    def get_file(self, rpath, lpath, **_):
+        raise ConnectionRefusedError(rpath)
+
+
+def test_a_store_that_does_not_answer_stops_the_work(monkeypatch):
+    monkeypatch.setattr(sources, "PATIENCE_S", 0.2)
+    fsspec.register_implementation("down", Down, clobber=True)
+    with pytest.raises(StorageError, match="has not answered"), local_copy("down://clips/a.mp4"):
+        pass
+    with pytest.raises(StorageError, match="looking at failed"):
+        tokens(["down://clips/a.mp4"])
+
+
+def test_a_web_server_that_does_not_answer_costs_its_files(monkeypatch):
+    monkeypatch.setattr(sources, "PATIENCE_S", 0.2)
+    source = "http://127.0.0.1:9/a.mp4"
+    with pytest.raises(RetryableError, match="has not answered"), local_copy(source):
+        pass
+    assert "RetryableError" in str(tokens([source])[source])
