@@ -87,7 +87,7 @@ def test_a_file_of_elsewhere_is_copied_for_the_while(tmp_path):
         pass
 
 
-class Down(LocalFileSystem):
+class Down(LocalFileSystem):  # type: ignore[misc] - fsspec has no types
     """A store that cannot be reached."""
 
     protocol = "down"
@@ -95,7 +95,7 @@ class Down(LocalFileSystem):
     def info(self, path, **_):
         raise ConnectionRefusedError(path)
 
-    def get_file(self, rpath, lpath, **_):
+    def get_file(self, rpath, *_, **__):
         raise ConnectionRefusedError(rpath)
 
 
