@@ -100,7 +100,8 @@ def cluster(*cpus: int, environment: dict[str, str] | None = None) -> Iterator[C
         ]
         nodes = [Node(head, environment or {})]
         for number, count in enumerate(cpus[1:]):
-            low = 40000 + 500 * number
+            # Below the ports that the system gives to whoever asks for any.
+            low = 20000 + 500 * number
             options = [
                 *(f"--address=127.0.0.1:{gcs}", f"--num-cpus={count}"),
                 *(f"--min-worker-port={low}", f"--max-worker-port={low + 400}"),

@@ -87,7 +87,7 @@ def test_a_file_of_elsewhere_is_copied_for_the_while(tmp_path):
         pass
 
 
-class Down(LocalFileSystem):  # type: ignore[misc] - fsspec has no types
+class Down(LocalFileSystem):  # type: ignore[misc]
     """A store that cannot be reached."""
 
     protocol = "down"

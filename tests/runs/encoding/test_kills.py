@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fsspec
 import pytest
 import yaml
 
@@ -105,6 +106,10 @@ def chaos(request, corpus, tmp_path) -> Iterator[Chaos]:
     s3 = request.getfixturevalue("s3_server") if request.param == "s3" else None
     outputs = f"{s3.url}/encode-kills-{seed}" if s3 else str(tmp_path)
     values = {**corpus_spec_values(corpus[0], Path("out")), **POOLS, "shard_samples": 10}
+    if s3:
+        values["dataset"] = f"{outputs}/corpus/list.jsonl"
+        file_system, path = fsspec.url_to_fs(f"{outputs}/corpus")
+        file_system.put(f"{corpus[0]}/", f"{path}/", recursive=True)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(values))
     with cluster(3, 3, environment=s3.environment if s3 else None) as nodes:
