@@ -62,7 +62,8 @@ def local_copy(source: str) -> Iterator[Path]:
         source: A path, or a URI that fsspec opens.
 
     Raises:
-        MediaError: If a source that is not local cannot be read; names the source.
+        MediaError: If a source that is not local cannot be read; names the source. One that names
+            the copy is raised again with the name of the source.
         RetryableError: If a web server does not answer now.
         StorageError: If a store does not answer.
     """
@@ -70,8 +71,7 @@ def local_copy(source: str) -> Iterator[Path]:
         yield Path(source)
         return
     with tempfile.TemporaryDirectory(prefix="rayreel-") as folder:
-        # The end of its name, so that messages about the copy say which file it is.
-        copy = Path(folder) / f"copy-of-{source.rsplit('/', maxsplit=1)[-1][-100:]}"
+        copy = Path(folder) / "copy"
 
         def fetch() -> None:
             file_system, path = fsspec.url_to_fs(source)
@@ -86,7 +86,10 @@ def local_copy(source: str) -> Iterator[Path]:
             raise MediaError(
                 f"cannot copy {without_user(source)}: {type(error).__name__}: {error}"
             ) from error
-        yield copy
+        try:
+            yield copy
+        except MediaError as error:
+            raise MediaError(str(error).replace(str(copy), without_user(source))) from error
 
 
 def _token(source: str) -> Token | OSError:
