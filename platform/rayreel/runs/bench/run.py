@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from rayreel.runs.bench.encode_cases import compare_encoding
 from rayreel.runs.bench.job_cases import compare_batches, compare_job
 from rayreel.runs.bench.load import compare_loading
 from rayreel.runs.bench.memory import measure_decode, measure_renders
@@ -14,13 +15,13 @@ from rayreel.runs.bench.networks import (
     compare_vocoders,
 )
 from rayreel.runs.bench.pipeline import compare_policies, compare_with_diffusers
-from rayreel.runs.bench.sharding import compare_sharding
 from rayreel.runs.bench.spec import (
     BatchesCase,
     BenchSpec,
     Case,
     DecodeMemoryCase,
     DiffusersLoopCase,
+    EncodeClipsCase,
     JobCase,
     LoadCase,
     RenderMemoryCase,
@@ -31,7 +32,6 @@ from rayreel.runs.bench.spec import (
     VideoDecoderCase,
     VocoderCase,
 )
-from rayreel.runs.bench.text_batches import compare_text_batches
 from rayreel.runs.bench.timing import surroundings
 
 
@@ -75,10 +75,8 @@ def _compare(case: Case, seconds: float) -> list[Line]:
             lines = [compare_policies(case, seconds)]
         case BatchesCase():
             lines = [compare_batches(case, seconds)]
-        case ShardingCase():
-            lines = [compare_sharding(case)]
-        case TextBatchesCase():
-            lines = compare_text_batches(case, seconds)
+        case ShardingCase() | TextBatchesCase() | EncodeClipsCase():
+            lines = compare_encoding(case, seconds)
         case JobCase():
             lines = [compare_job(case, seconds)]
     return lines

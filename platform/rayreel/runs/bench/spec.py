@@ -2,11 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from rayreel.config.base import StrictModel
+from rayreel.config.buckets import Bucket, split_buckets
 
 Generation = Literal["2.0", "2.3"]
+Buckets = Annotated[tuple[Bucket, ...], BeforeValidator(split_buckets)]
 
 
 class LoadCase(StrictModel):
@@ -162,6 +164,37 @@ class TextBatchesCase(StrictModel):
     longest: int = Field(default=512, description="tokens; most texts are much shorter")
 
 
+class EncodeClipsCase(StrictModel):
+    """Generated clips with sound and captions, encoded by a job with the tiny model."""
+
+    sources: Buckets = Field(min_length=1, description="sizes that files have by turns, as WxHxF")
+    buckets: Buckets = Field(min_length=1, description="sizes that they are brought to")
+    workers: int = Field(default=2, description="actors, of one CPU each")
+
+
+class EncodeLoopCase(EncodeClipsCase):
+    """An encode job, its cluster started for it, against a script that takes clip after clip."""
+
+    type: Literal["encode_against_script"]
+    clips: int = Field(ge=2, description="as costly as each other, or the pace tells little")
+
+
+class EncodeMemoryCase(EncodeClipsCase):
+    """Memory of the driver and the workers of encode jobs."""
+
+    type: Literal["encode_memory"]
+    clips: tuple[int, ...] = Field(description="of each job")
+
+
+class EncodeBytesCase(EncodeClipsCase):
+    """Size of the samples that an encode job writes, by part."""
+
+    type: Literal["encode_bytes"]
+    clips: int = Field(ge=1)
+
+
+AnyEncodeCase = ShardingCase | TextBatchesCase | EncodeLoopCase | EncodeMemoryCase | EncodeBytesCase
+
 Case = Annotated[
     LoadCase
     | TransformerCase
@@ -172,8 +205,7 @@ Case = Annotated[
     | DiffusersLoopCase
     | ResidentCase
     | BatchesCase
-    | ShardingCase
-    | TextBatchesCase
+    | AnyEncodeCase
     | AnyJobCase,
     Field(discriminator="type"),
 ]
