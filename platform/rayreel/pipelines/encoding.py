@@ -18,7 +18,7 @@ from rayreel.data.samples import Mask, Medium, Picture, Sound
 from rayreel.errors import MediaError
 from rayreel.media.audio import read_audio
 from rayreel.media.frames import iterate_frames
-from rayreel.media.framing import resize_and_crop
+from rayreel.media.framing import resize_each
 from rayreel.media.image import is_still
 from rayreel.models.audio_vae import log_mel, resample, to_stereo
 from rayreel.models.audio_vae.tiled import encode_mel, latent_frames
@@ -80,10 +80,10 @@ def read_picture(path: Path, picture: Picture) -> Tensor:
     height, width, count = picture.bucket.height, picture.bucket.width, picture.bucket.num_frames
     pixels = torch.empty(3, count, height, width)
     # One by one: frames at their own size would take many times the memory of the result.
-    for index, frame in enumerate(_frames(path, picture, picture.source, start=picture.start)):
-        (pixels[:, index],) = resize_and_crop(
-            frame[None], height=height, width=width, crop=picture.crop
-        ).unbind(dim=1)
+    frames = _frames(path, picture, picture.source, start=picture.start)
+    resized = resize_each(frames, height=height, width=width, crop=picture.crop)
+    for index, frame in enumerate(resized):
+        pixels[:, index] = frame
     return pixels
 
 
