@@ -21,14 +21,21 @@ COMMANDS = {
         "--help",
     },
     "submit": {
-        *("--output", "-o", "--set", "--model", "--retry", "--error-budget"),
+        *("--output", "-o", "--job", "--set", "--model", "--retry", "--error-budget"),
         *("--address", "--working-dir", "--detach", "--help"),
     },
     "attach": {"--address", "--help"},
     "stop": {"--address", "--help"},
     "view": {"--port", "--help"},
+    "encode": {
+        *("--output", "-o", "--set", "--model", "--retry", "--error-budget", "--dry-run"),
+        "--help",
+    },
+    "explain": {"--output", "-o", "--set", "--model", "--help"},
+    "export": {"--format", "--help"},
+    "import": {"--output", "-o", "--format", "--help"},
     "tiny": {"--generation", "--help"},
-    "inspect": {"--help"},
+    "inspect": {"--model", "--count", "--help"},
     "doctor": {"--model", "--set", "--help"},
 }
 OPTIONS = {"--version", "--log-level", "--log-json", "--help"}
@@ -122,8 +129,8 @@ def test_a_job_starts_with_its_command(job):
     (call,) = [rest for line in lines for rest in calls("python", [line])]
     assert call[0] == f"jobs/{job.name}"
     assert all((REPOSITORY / word).exists() for word in call[1:] if word.startswith("manifests/"))
-    if "render_command" in text:
-        parse("render", *call[1:])
+    for command in re.findall(r"\btyper\.run\((\w+)_command\)", text):
+        parse(command, *call[1:])
 
 
 def test_make_targets_are_declared(targets):

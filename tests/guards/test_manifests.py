@@ -5,29 +5,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from pydantic import BaseModel
 
+from rayreel.config.buckets import Bucket
+from rayreel.config.encode import CaptionSpec, ColumnSpec, EncodeSpec
 from rayreel.config.jobs import MemorySpec, ModelSpec, RenderSpec, StageName, StageSpec
-from rayreel.config.load import load_spec
+from rayreel.config.load import load_spec, parse
 from rayreel.config.request import RequestFields
+from rayreel.data.buckets import choose_bucket
 from rayreel.diffusion.guiders import GUIDERS
 from rayreel.diffusion.samplers import SAMPLERS
 from rayreel.diffusion.schedulers import SCHEDULERS
+from rayreel.media.measures import MEASURES
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.choice import GENERAL
 from rayreel.runs.bench import BenchSpec
+from rayreel.runs.encoding.opened import check
 from rayreel.runs.opened import plan
-from rayreel.runs.spec import read_model, read_render_spec
+from rayreel.runs.report.results import SCHEMA
+from rayreel.runs.spec import read_encode_spec, read_model, read_render_spec
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 BENCHES = sorted((MANIFESTS / "bench").glob("*.yaml"))
 MODELS = sorted((MANIFESTS / "models").glob("*.yaml"))
 # What starts clusters is checked by test_deployment.py, and the dashboard by the test of metrics.
 CLUSTERS = sorted((MANIFESTS / "kuberay").glob("*.yaml"))
+DATASET = MANIFESTS / "dataset.yaml"
 RENDERS = sorted(
-    {*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")} - {*BENCHES, *MODELS, *CLUSTERS}
+    {*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")}
+    - {*BENCHES, *MODELS, *CLUSTERS, DATASET}
 )
 # Names of the published files, and of the folder of both generations' text encoder.
 PUBLISHED = {
@@ -58,6 +68,40 @@ def test_render_jobs_are_valid(path):
 def test_a_row_goes_to_every_pipeline_that_the_tiny_model_has():
     _, rows = plan(read_render_spec(str(MANIFESTS / "modes.yaml")))
     assert {row.request.pipeline for row in rows} == PIPELINE_CLASSES.keys() - {"image"}
+
+
+@pytest.fixture
+def demo_list(tmp_path):
+    """What a run leaves of the demo's clips, as a list; the clips themselves are not there."""
+    _, rows = plan(read_render_spec(str(MANIFESTS / "demo.yaml")))
+    requests = [row.request for row in rows]
+    records = [
+        {
+            **dict.fromkeys(SCHEMA.names),
+            **{field: getattr(request, field) for field in ("width", "height", "num_frames")},
+            "name": "a row",
+            "output": "videos/clip.mp4",
+            "prompt": request.prompt,
+            "audio": True,
+        }
+        for request in requests
+    ]
+    pq.write_table(pa.Table.from_pylist(records, SCHEMA), tmp_path / "results.parquet")
+    return tmp_path / "results.parquet"
+
+
+def test_the_dataset_takes_every_clip_of_the_demo(demo_list):
+    as_written = read_encode_spec(str(DATASET))
+    demo = Path(read_render_spec(str(MANIFESTS / "demo.yaml")).output)
+    assert Path(as_written.dataset).resolve() == MANIFESTS.parent / "runs" / "demo" / demo_list.name
+    assert demo.parts[-2:] == ("runs", "demo")
+    spec = read_encode_spec(str(DATASET), [f"dataset={demo_list}"])
+    _, rows = check(spec)
+    assert [(row.fault, row.name, [*row.media]) for row in rows] == [("", "a row", ["video"])] * 7
+    assert all(row.caption for row in rows)
+    sizes = pq.read_table(demo_list, columns=["width", "height", "num_frames"]).to_pylist()
+    chosen = {choose_bucket(spec.buckets, **size) for size in sizes}
+    assert chosen == {*spec.buckets}
 
 
 @pytest.mark.parametrize("path", BENCHES, ids=name)
@@ -112,9 +156,29 @@ def sections():
 
 
 def test_the_manual_lists_every_field_of_a_row(sections):
-    cells = re.findall(r"^\| ([^|]*) \|", sections["Prompt lists"], re.M)
-    listed = [field for cell in cells for field in re.findall(r"`([^`]+)`", cell)]
-    assert sorted(listed) == sorted(["id", *fields(RequestFields, set())])
+    assert cells(sections["Prompt lists"]) == sorted(["id", *fields(RequestFields, set())])
+
+
+def cells(section: str) -> list[str]:
+    """Names in the first cells of a section's tables."""
+    found = re.findall(r"^\| ([^|]*) \|", section, re.M)
+    return sorted(field for cell in found for field in re.findall(r"`([^`]+)`", cell))
+
+
+def test_the_manual_lists_every_column_of_a_dataset_list(sections):
+    usual = [field.default for field in ColumnSpec.model_fields.values()]
+    assert cells(sections["Dataset lists"]) == sorted([*usual, "media_path", "ref_media_path"])
+
+
+def test_the_manual_lists_every_field_of_a_dataset_spec(sections):
+    elsewhere = {ModelSpec, MemorySpec, StageSpec, Bucket}
+    assert cells(sections["Dataset specs"]) == sorted({*fields(EncodeSpec, elsewhere)})
+
+
+def test_the_example_of_a_dataset_spec_is_one(sections):
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", sections["Dataset specs"], re.M | re.S)
+    values = {**yaml.safe_load(example), "model": "tiny"}
+    assert parse(values, EncodeSpec, where="the example").filters.keys() <= MEASURES.keys()
 
 
 @pytest.mark.parametrize(
@@ -144,15 +208,23 @@ def test_the_manual_names_every_field_of_a_spec(sections, heading, kind):
     assert kind.model_fields.keys() <= set(re.findall(r"\w+", sections[heading]))
 
 
-@pytest.mark.parametrize(("prefix", "kind"), [("", RenderSpec), ("workers.", StageSpec)])
-def test_the_manual_states_the_defaults_of_a_spec(sections, prefix, kind):
-    cells = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", sections["Specs"], re.M))
+@pytest.mark.parametrize(
+    ("heading", "prefix", "kind"),
+    [
+        ("Specs", "", RenderSpec),
+        ("Specs", "workers.", StageSpec),
+        ("Dataset specs", "", EncodeSpec),
+        ("Dataset specs", "captions.", CaptionSpec),
+    ],
+)
+def test_the_manual_states_the_defaults_of_a_spec(sections, heading, prefix, kind):
+    stated = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", sections[heading], re.M))
     said = {
-        field: yaml.safe_load(cells[f"{prefix}{field}"])
+        field: yaml.safe_load(stated[f"{prefix}{field}"])
         for field in kind.model_fields
-        if f"{prefix}{field}" in cells
+        if f"{prefix}{field}" in stated
     }
-    assert len(said) >= 5
+    assert len(said) >= 3
     assert said == {field: kind.model_fields[field].default for field in said}
 
 
