@@ -37,6 +37,8 @@ def test_no_buckets_are_none():
         ({"buckets": "768x448"}, "'768x448' should be WIDTHxHEIGHTxFRAMES, such as 768x448x89"),
         ({"buckets": "768x448x89;1x2x"}, "field 'buckets.1': bucket '1x2x' should be"),
         ({"buckets": "0x448x89"}, "field 'buckets.0.width': should be greater than or equal to 1"),
+        ({"audio_durations": [2, 0]}, "field 'audio_durations.1': should be greater than 0"),
+        ({"filters": {"black": {"max": float("nan")}}}, "should be a finite number"),
         ({"filters": {"black": {}}}, "field 'filters.black': expected min, max or both"),
         ({"filters": {"black": {"min": 2, "max": 1}}}, "min=2 is more than max=1"),
         ({"filters": {"black": {"mx": 1}}}, "field 'filters.black.mx'"),

@@ -4,6 +4,7 @@ import tracemalloc
 import wave
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -152,6 +153,28 @@ def test_a_video_that_is_cut_off_is_refused_by_name(tmp_path, name, codec, kept)
     (tmp_path / name).write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(MediaError, match=name):
         examine(tmp_path / name)
+
+
+def test_a_video_whose_sound_cannot_be_decoded_counts_as_silent(tmp_path):
+    write_clip(tmp_path / "good.mp4", clip())
+    with (
+        av.open(str(tmp_path / "good.mp4")) as good,
+        av.open(str(tmp_path / "bad.mp4"), "w") as bad,
+    ):
+        streams = {s.index: bad.add_stream_from_template(s) for s in good.streams}
+        for packet in good.demux():
+            if packet.dts is None:
+                continue
+            number = packet.stream.index
+            if packet.stream.type == "audio":
+                spoilt = av.Packet(b"\x55" * packet.size)
+                spoilt.pts, spoilt.dts, spoilt.time_base = packet.pts, packet.dts, packet.time_base
+                packet = spoilt  # noqa: PLW2901 - in its place
+            packet.stream = streams[number]
+            bad.mux(packet)
+    footage = examine(tmp_path / "bad.mp4")
+    assert (footage.num_frames, footage.sound_s) == (24, None)
+    assert footage.notes == ("its sound cannot be decoded, and counts as none",)
 
 
 def test_sound_that_is_cut_off_is_refused(tmp_path):

@@ -34,8 +34,8 @@ class ColumnSpec(StrictModel):
 class RangeSpec(StrictModel):
     """What a measure may be; a clip outside is dropped, and the report says so."""
 
-    min: float | None = Field(default=None, description="least value")
-    max: float | None = Field(default=None, description="greatest value")
+    min: float | None = Field(default=None, allow_inf_nan=False, description="least value")
+    max: float | None = Field(default=None, allow_inf_nan=False, description="greatest value")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -145,7 +145,7 @@ class EncodeSpec(StrictModel):
         default="center", description="which part of a picture that is too wide or high is kept"
     )
     seed: int = Field(default=0, ge=0, description="of random crops")
-    audio_durations: tuple[float, ...] = Field(
+    audio_durations: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         default=(),
         description="seconds that sound without a picture is cut to, the longest that fits; by "
         "default it is kept whole",

@@ -15,7 +15,7 @@ from rayreel.errors import MediaError
 from rayreel.media.container import moving_stream, open_media
 from rayreel.media.frames import shown_frames
 from rayreel.media.image import is_still, load_image
-from rayreel.media.loudness import Loudness, read_loudness
+from rayreel.media.loudness import read_loudness
 from rayreel.media.orientation import Orientation, upright_pixels, upright_size
 from rayreel.media.scenes import CutFinder
 from rayreel.media.timing import Timing, timing_of
@@ -69,15 +69,15 @@ def examine(path: Path, scenes: SceneSpec | None = None) -> Footage:
 
     Raises:
         MediaError: If the file cannot be read, is damaged, cut off or HDR, or has neither picture
-            nor sound.
+            nor sound. A video whose sound cannot be decoded counts as silent, with a note.
     """
     if is_still(path):
         return _image(path)
     with open_media(path) as container:
         has_video = moving_stream(container) is not None
-    sound = read_loudness(path)
     if has_video:
-        return _video(path, scenes, sound)
+        return _video(path, scenes)
+    sound = read_loudness(path)
     if sound is None:
         raise MediaError(f"{path} has neither a picture nor a sound")
     return Footage(
@@ -105,8 +105,15 @@ def _image(path: Path) -> Footage:
     )
 
 
-def _video(path: Path, scenes: SceneSpec | None, sound: Loudness | None) -> Footage:
+def _video(path: Path, scenes: SceneSpec | None) -> Footage:
     timing = timing_of(path)
+    notes: list[str] = []
+    try:
+        sound = read_loudness(path)
+    except MediaError:
+        # The picture is worth having without it. What is wrong with the whole file shows below.
+        sound = None
+        notes.append("its sound cannot be decoded, and counts as none")
     finder = CutFinder(scenes, timing.fps) if scenes else None
     thumbs = np.empty((timing.num_frames, THUMB, THUMB), np.uint8)
     first = last = None
@@ -127,7 +134,7 @@ def _video(path: Path, scenes: SceneSpec | None, sound: Loudness | None) -> Foot
         duration_s=float(timing.num_frames / timing.fps),
         sound_s=sound.duration_s if sound else None,
         channels=sound.channels if sound else 0,
-        notes=tuple(_notes(path, timing, first)),
+        notes=(*_notes(path, timing, first), *notes),
         cuts=finder.cuts() if finder else (0,),
         thumbs=thumbs,
         loudness=sound.levels if sound else None,

@@ -69,7 +69,7 @@ def test_what_several_clips_share_is_encoded_once():
 def test_a_group_has_as_many_pixels_as_fit_and_never_more_than_eight():
     many = [keyed(f"{number}", "96x64x9") for number in range(20)]
     assert [one.group_size for one in grouped(many, keys_of(many), None)] == [8] * 16 + [4] * 4
-    large = [keyed(f"{number}", "960x544x49", None) for number in range(5)]
+    large = [keyed(f"{number}", "512x320x89", None) for number in range(5)]
     assert [one.group_size for one in grouped(large, keys_of(large), None)] == [2, 2, 2, 2, 1]
     huge = [keyed(f"{number}", "1920x1088x121", None) for number in range(2)]
     assert [one.group_size for one in grouped(huge, keys_of(huge), None)] == [1, 1]

@@ -40,7 +40,6 @@ def job(tmp_path: Path):
             "field 'filters.zzz': there is no such measure; known: duration_s, fps, width, height, "
             "num_frames, black, frozen, silence, has_audio, audio_mismatch_s",
         ),
-        ({"audio_durations": [2, 0]}, "field 'audio_durations': expected seconds above 0"),
         (
             {"buckets": "128x64x17;64x64x9", "reference": {"downscale": 2}},
             "field 'reference.downscale': 2 needs a single bucket, as target and reference choose "

@@ -50,7 +50,7 @@ def clips(tmp_path: Path) -> Path:
 
 def scanned(folder: Path, tries: Passing, *rows, scenes: SceneSpec | None = None):
     records = RecordStore(Storage(folder / "store"))
-    found: dict[str, Any] = scan_rows(rows, scenes, records, tries).of
+    found: dict[str, Any] = scan_rows(rows, scenes, records, tries)
     return found
 
 

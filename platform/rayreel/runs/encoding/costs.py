@@ -47,7 +47,9 @@ class EncodeCosts:
             )
         if isinstance(item, ShardItem) and item.output:
             each = item.output.num_bytes // len(item.samples)
-            self._sizes += [(str(one.info.bucket or SOUND_ALONE), each) for one in item.samples[:1]]
+            buckets = {str(one.info.bucket or SOUND_ALONE) for one in item.samples}
+            # Of a mixed shard this is no more than a guess, and better than none.
+            self._sizes += [(bucket, each) for bucket in sorted(buckets)]
 
     def book(self) -> CostBook:
         """What is known by now."""

@@ -1,16 +1,16 @@
 """Why samples would be encoded anew: what the store does not have of them, and what instead."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from rayreel.config.encode import EncodeSpec, EncodeStageName
 from rayreel.data.ledger import Ledger, LedgerTable
 from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
-from rayreel.runs.encoding.captions import Caption, captions_of
+from rayreel.runs.encoding.captions import captions_of
 from rayreel.runs.encoding.opened import check
 from rayreel.runs.encoding.samples import Candidate, Decisions
 from rayreel.runs.encoding.scans import scan_rows
-from rayreel.runs.encoding.store import SampleStore
+from rayreel.runs.encoding.store import Sample, SampleStore
 from rayreel.runs.encoding.tries import Batches, I
 from rayreel.runs.encoding.waves import in_waves
 from rayreel.stages.base import ItemFailure
@@ -72,53 +72,32 @@ def explain(spec: EncodeSpec, names: Collection[str] = ()) -> str:
     stale = total = 0
     for wave in in_waves(rows, spec.wave):
         scans = scan_rows(wave, spec.scenes, store.records, known)
-        for candidate in (one for row in wave for one in decisions.of(row, scans.of)):
+        for candidate in (one for row in wave for one in decisions.of(row, scans)):
             if names and candidate.row.name not in names:
                 continue
             total += 1
-            found = (
-                list(_reasons(candidate, spec, store, known)) if len(lines) < _MOST or names else []
-            )
-            found = found or [""] * _is_stale(candidate, spec, store, known)
-            stale += bool(found)
-            lines += [f"{candidate.row.name}: {why}" for why in found if why]
+            judged = _judged(candidate, spec, store, known)
+            if isinstance(judged, Sample):
+                told = names or len(lines) < _MOST
+                why = [*store.stale(judged)] if told else [""] * store.is_stale(judged)
+            else:
+                why = [judged] if judged else []
+            stale += bool(why)
+            lines += [f"{candidate.row.name}: {reason}" for reason in why if reason]
     head = f"{total} clips or scenes: {total - stale} as they were encoded, {stale} not"
     return "\n".join([*lines, head])
 
 
-def _reasons(
+def _judged(
     candidate: Candidate, spec: EncodeSpec, store: SampleStore, known: _OnlyKnown
-) -> Iterator[str]:
+) -> Sample | str:
+    """What a candidate would be, or why that is not known; empty if there is nothing to encode."""
     if candidate.status != "kept":
-        if candidate.findings[0].reason == _WHY["scan"]:
-            yield _WHY["scan"]
-        return
-    caption = _caption(candidate, spec, store, known)
-    if isinstance(caption, str):
-        if caption == _WHY["caption"]:
-            yield caption
-        return
-    yield from store.stale(store.sample(candidate, caption))
-
-
-def _is_stale(
-    candidate: Candidate, spec: EncodeSpec, store: SampleStore, known: _OnlyKnown
-) -> bool:
-    """Whether anything is missing, without the reason."""
-    if candidate.status != "kept":
-        return candidate.findings[0].reason == _WHY["scan"]
-    caption = _caption(candidate, spec, store, known)
-    if isinstance(caption, str):
-        return caption == _WHY["caption"]
-    keys = set(store.sample(candidate, caption).keys.values())
-    texts = [caption.text] if caption else []
-    return keys != store.records.known(keys) or bool(store.new_texts(texts))
-
-
-def _caption(
-    candidate: Candidate, spec: EncodeSpec, store: SampleStore, known: _OnlyKnown
-) -> Caption | str | None:
+        reason = candidate.findings[0].reason
+        return reason if reason == _WHY["scan"] else ""
     if "text" in spec.skip:
-        return None
-    (found,) = captions_of([candidate], spec.captions, store.records, known)
-    return found
+        return store.sample(candidate, None)
+    (caption,) = captions_of([candidate], spec.captions, store.records, known)
+    if isinstance(caption, str):
+        return caption if caption == _WHY["caption"] else ""
+    return store.sample(candidate, caption)

@@ -1,7 +1,6 @@
 """What the media of a wave of rows hold: looked up in the store, or found by a scan."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from rayreel.config.encode import SceneSpec
 from rayreel.data.samples import Scan
@@ -17,22 +16,9 @@ from rayreel.stages.scan import ScanItem, scan_key
 _BATCH = 8
 
 
-@dataclass(frozen=True)
-class Scans:
-    """What was found.
-
-    Attributes:
-        of: A scan of each source, or what is wrong with it.
-        scanned: How many were not known before.
-    """
-
-    of: dict[str, Scan | str]
-    scanned: int
-
-
 def scan_rows(
     rows: Sequence[ClipRow], scenes: SceneSpec | None, records: RecordStore, tries: Through
-) -> Scans:
+) -> dict[str, Scan | str]:
     """Find out about every source of some rows, each once.
 
     Args:
@@ -40,6 +26,9 @@ def scan_rows(
         scenes: How videos are cut.
         records: Where scans are kept.
         tries: For those that are not there yet.
+
+    Returns:
+        A scan of each source, or what is wrong with it.
     """
     whole = _sources(rows)
     seen = tokens(whole)
@@ -72,7 +61,7 @@ def scan_rows(
             found[source] = result.scan
         else:
             found[source] = Scan.model_validate_json(before[key].text or "")
-    return Scans(found, len(items))
+    return found
 
 
 def _sources(rows: Iterable[ClipRow]) -> dict[str, bool]:

@@ -102,6 +102,12 @@ class SampleStore:
         keys = {key for keyed in media for key, _ in keyed}
         return grouped(media, keys - self.records.known(keys), self._group_size)
 
+    def is_stale(self, sample: Sample) -> bool:
+        """Whether anything of a sample is not there."""
+        keys = set(sample.keys.values())
+        texts = [sample.caption.text] if sample.caption else []
+        return keys != self.records.known(keys) or bool(self.new_texts(texts))
+
     def stale(self, sample: Sample) -> Iterator[str]:
         """Why each part of a sample that is not there is not; reads every part of the store."""
         for column, medium in sample.candidate.media.items():

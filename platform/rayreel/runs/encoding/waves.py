@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from rayreel.data.columns import SampleInfo
 from rayreel.data.dataset import SHARDS
@@ -82,7 +83,7 @@ class EncodeWaves:
     def scan(self, rows: Sequence[ClipRow]) -> list[Candidate]:
         """What is decided about some rows, from their media."""
         scans = scan_rows(rows, self.run.spec.scenes, self.store.records, self.tries)
-        return [one for row in rows for one in self._decisions.of(row, scans.of)]
+        return [one for row in rows for one in self._decisions.of(row, scans)]
 
     def needed(
         self, candidates: Sequence[Candidate]
@@ -128,7 +129,12 @@ class EncodeWaves:
             for sample in samples
             if (failure := failed.get(sample.sample_id))
         }
-        later |= self._sharded(samples, failed)
+        # One that failed, and is there later, moves no other to another shard.
+        places = {
+            id(one): place
+            for place, one in enumerate(one for one in candidates if one.status != "dropped")
+        }
+        later |= self._sharded(samples, failed, places)
         for outcome in later.values():
             self._settle(outcome)
         outcomes |= later
@@ -215,16 +221,16 @@ class EncodeWaves:
         return failures
 
     def _sharded(
-        self, samples: Sequence[Sample], failed: Mapping[str, ItemFailure]
+        self,
+        samples: Sequence[Sample],
+        failed: Mapping[str, ItemFailure],
+        places: Mapping[int, int],
     ) -> dict[int, Outcome]:
-        """Have samples in shards; outcomes by candidate."""
+        """Have samples in shards, by their places; outcomes by candidate."""
         size = self.run.spec.shard_samples
-        # By their places among all samples: one that failed, and is there later, moves no other.
-        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         items: dict[str, tuple[ShardItem, list[Sample]]] = {}
-        for part in parts:
-            good = [sample for sample in part if sample.sample_id not in failed]
-            if good:
+        for _, part in groupby(samples, lambda sample: places[id(sample.candidate)] // size):
+            if good := [sample for sample in part if sample.sample_id not in failed]:
                 item = self._shard(good)
                 items[item.item_id] = item, good
         there = set(self.run.storage.names(SHARDS))
