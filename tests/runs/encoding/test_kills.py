@@ -24,7 +24,7 @@ from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"disk": 3, "s3": 4}
+KILLS = {"disk": 2, "s3": 4}
 ROUND_S = 20.0
 # The same item may well be at work when its worker is killed, time and again.
 POOLS = {"workers": {"replicas": 2, "cpus": 0.5, "batch_size": 3}, "attempts": 6}
