@@ -171,7 +171,7 @@ def test_the_manual_lists_every_column_of_a_dataset_list(sections):
 
 
 def test_the_manual_lists_every_field_of_a_dataset_spec(sections):
-    elsewhere = {ModelSpec, MemorySpec, StageSpec, Bucket}
+    elsewhere: set[type] = {ModelSpec, MemorySpec, StageSpec, Bucket}
     assert cells(sections["Dataset specs"]) == sorted({*fields(EncodeSpec, elsewhere)})
 
 
