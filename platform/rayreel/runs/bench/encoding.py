@@ -85,7 +85,7 @@ def timed_encode(spec: EncodeSpec, clips: int) -> Took:
     """What a job takes; raises as ``run_encode`` does."""
     whole = run_encode(spec, clips)
     assert spec.traces, "as encode_spec makes them"
-    passes = _passes(Path(spec.traces))
+    passes = traced_passes(Path(spec.traces))
     return Took(
         whole=whole,
         working=sum(one.window for one in passes.values()),
@@ -142,7 +142,7 @@ def encode_one_by_one(spec: EncodeSpec, folder: Path) -> Took:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """A pass, in seconds.
 
     Attributes:
@@ -154,7 +154,7 @@ class _Pass:
     seconds: float
 
 
-def _passes(traces: Path) -> dict[str, _Pass]:
+def traced_passes(traces: Path) -> dict[str, Pass]:
     """What traces tell of each pass, in the order in which they ran."""
     spans: dict[str, list[tuple[str, float, float]]] = defaultdict(list)
     for path in sorted(traces.iterdir()):
@@ -168,7 +168,7 @@ def _passes(traces: Path) -> dict[str, _Pass]:
     return dict(sorted(found.items(), key=lambda named: min(one[1] for one in spans[named[0]])))
 
 
-def _pass(items: Iterable[tuple[str, float, float]]) -> _Pass:
+def _pass(items: Iterable[tuple[str, float, float]]) -> Pass:
     """Of items, with their worker and when their batch began and ended."""
     spans = list(items)
     window = max(ended for *_, ended in spans) - min(began for _, began, _ in spans)
@@ -181,7 +181,7 @@ def _pass(items: Iterable[tuple[str, float, float]]) -> _Pass:
         if later:
             last_end, first_end = max(own[later[-1]]), max(own[min(own)])
             rate += sum(len(own[began]) for began in later) / (last_end - first_end)
-    return _Pass(window, len(spans) / rate if rate else window)
+    return Pass(window, len(spans) / rate if rate else window)
 
 
 def _moment(text: str) -> float:

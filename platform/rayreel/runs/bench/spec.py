@@ -2,13 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from rayreel.config.base import StrictModel
 from rayreel.config.buckets import Bucket, split_buckets
 
 Generation = Literal["2.0", "2.3"]
-Buckets = Annotated[tuple[Bucket, ...], BeforeValidator(split_buckets)]
+Sizes = Annotated[
+    tuple[Bucket, ...],
+    BeforeValidator(split_buckets),
+    PlainSerializer(lambda sizes: ";".join(map(str, sizes))),
+]
 
 
 class LoadCase(StrictModel):
@@ -167,8 +171,8 @@ class TextBatchesCase(StrictModel):
 class EncodeClipsCase(StrictModel):
     """Generated clips with sound and captions, encoded by a job with the tiny model."""
 
-    sources: Buckets = Field(min_length=1, description="sizes that files have by turns, as WxHxF")
-    buckets: Buckets = Field(min_length=1, description="sizes that they are brought to")
+    sources: Sizes = Field(min_length=1, description="sizes that files have by turns, as WxHxF")
+    buckets: Sizes = Field(min_length=1, description="sizes that they are brought to")
     workers: int = Field(default=2, description="actors, of one CPU each")
 
 
