@@ -30,3 +30,4 @@ test-slow: setup
 bench: setup
 	$(BIN)/python jobs/bench.py manifests/bench/cpu.yaml
 	$(BIN)/python jobs/bench.py manifests/bench/jobs.yaml
+	$(BIN)/python jobs/bench.py manifests/bench/dataset.yaml
