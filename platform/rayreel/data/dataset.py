@@ -122,7 +122,8 @@ def read_info(storage: Storage) -> DatasetInfo:
     except FileNotFoundError as error:
         raise RayreelError(
             f"{storage.uri} is not a dataset: it has no {INFO_FILE}, which is written once "
-            "everything is encoded; run the encode job again, and it goes on"
+            "everything is encoded; run the encode job again, and it goes on. A folder of another "
+            "trainer becomes one by rayreel import"
         ) from error
     try:
         version = _Versioned.model_validate_json(data).schema_version

@@ -33,6 +33,9 @@ class Scan(StrictModel):
     num_frames: int = Field(default=0, description="at a constant rate")
     fps: float = Field(default=0.0, description="1 for an image")
     duration_s: float = Field(default=0.0, description="of the picture, or of sound alone")
+    late_s: float = Field(
+        default=0.0, ge=0, description="how long after the file's start the picture comes"
+    )
     sound_s: float | None = Field(default=None, description="of the sound; none for a silent file")
     channels: int = 0
     notes: tuple[str, ...] = Field(default=(), description="what is unusual, a sentence each")

@@ -13,6 +13,7 @@ from rayreel.data.storage import Storage
 from rayreel.data.store import Record, RecordStore
 from rayreel.media.footage import examine
 from rayreel.media.measures import MEASURES, excerpts, measured, perceptual_hash
+from rayreel.media.timing import timing_of
 from rayreel.stages.base import ItemFailure, StageItem
 from rayreel.stages.groups import in_groups
 from rayreel.stages.life import alive
@@ -116,6 +117,7 @@ def scan_file(path: Path, content: str, scenes: SceneSpec | None) -> Scan:
         num_frames=footage.num_frames,
         fps=footage.fps,
         duration_s=footage.duration_s,
+        late_s=max(0.0, timing_of(path).late_s) if footage.kind == "video" else 0.0,
         sound_s=footage.sound_s,
         channels=footage.channels,
         notes=footage.notes,

@@ -64,9 +64,9 @@ def test_a_row_without_a_name_is_called_by_its_number(tmp_path):
 
 def test_values_that_are_no_text_are_faults_of_their_row(tmp_path):
     odd, good = rows(tmp_path, {"video": ["/a"], "caption": 5}, {"video": "/b"})
-    assert (
-        odd.fault
-        == "field 'video': expected a path, got list; field 'caption': expected text, got int"
+    assert odd.fault == (
+        "field 'video': expected a path, got list; where it is no file, name another column as "
+        "columns.video; field 'caption': expected text, got int"
     )
     assert (good.fault, good.caption) == ("", "")
 

@@ -315,3 +315,16 @@ def test_names_of_rows_do_not_decide():
     one, clip = row(1), video()
     other = replace(one, name="another", number=5, caption="")
     assert kept(spec(), one, video=clip).media == kept(spec(), other, video=clip).media
+
+
+def test_sound_goes_along_with_a_picture_that_comes_late():
+    (candidate,) = decided(spec(), row(), video=video(late_s=0.25))
+    sound_of = candidate.media["audio"]
+    assert isinstance(sound_of, Sound)
+    assert sound_of.start_s == 0.25
+
+
+def test_a_frame_is_too_short_for_sound_at_high_rates():
+    (candidate,) = decided(spec(buckets="96x64x1"), row(), video=video(fps=50.0))
+    assert "audio" not in candidate.media
+    assert candidate.notes == ("0.020 s are too short for its sound",)

@@ -94,7 +94,10 @@ class ClipList:
                 name = _ALIASES.get(column, name)
             found = values.get(name)
             if not isinstance(found, str | None):
-                faults.append(f"field {name!r}: expected a path, got {type(found).__name__}")
+                faults.append(
+                    f"field {name!r}: expected a path, got {type(found).__name__}; where it is no "
+                    f"file, name another column as columns.{column}"
+                )
             elif found and found.strip():
                 media[column] = self._located(found.strip())
         caption = values.get(columns.caption, "")

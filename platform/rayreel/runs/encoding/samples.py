@@ -19,6 +19,8 @@ from rayreel.runs.encoding.rows import ClipRow, MediaColumn
 # Sound in a column of its own may be as long as the longest bucket at this rate, whatever the
 # rate of the clip: so do the published tools.
 _SOUND_FPS = 25.0
+# Half a window of the spectrogram, by which sound is reflected at its ends.
+_TOO_SHORT_S = 0.032
 _PICTURES: tuple[MediaColumn, ...] = ("video", "reference_video")
 _SOUNDS: tuple[MediaColumn, ...] = ("audio", "reference_audio")
 # What there has to be for a column beside the clip itself.
@@ -204,16 +206,20 @@ class Decisions:
         video = media.get("video")
         if "audio" in self._spec.skip or "audio" in found:
             return
-        if isinstance(video, Picture) and found["video"].kind == "video":
-            if found["video"].sound_s is None:
-                notes.append("it has no sound")
-            else:
-                media["audio"] = Sound(
-                    source=video.source,
-                    content=video.content,
-                    start_s=scene.start / video.fps,
-                    duration_s=video.bucket.num_frames / video.fps,
-                )
+        if not isinstance(video, Picture) or found["video"].kind != "video":
+            return
+        duration_s = video.bucket.num_frames / video.fps
+        if found["video"].sound_s is None:
+            notes.append("it has no sound")
+        elif duration_s <= _TOO_SHORT_S:
+            notes.append(f"{duration_s:.3f} s are too short for its sound")
+        else:
+            media["audio"] = Sound(
+                source=video.source,
+                content=video.content,
+                start_s=found["video"].late_s + scene.start / video.fps,
+                duration_s=duration_s,
+            )
 
     def _own_sound(
         self,
