@@ -14,8 +14,9 @@ from rayreel.data.ledger import FailureRecord, Ledger
 from rayreel.data.storage import Storage
 from rayreel.runs.left import Left
 from rayreel.runs.opened import plan
+from rayreel.runs.passes import in_waves
 from rayreel.runs.spec import read_render_spec
-from rayreel.runs.waves import in_waves
+from rayreel.runs.waves import distinct
 from tests.data.test_ledger import done, failed
 from tests.runs.conftest import row, write_job
 
@@ -131,7 +132,7 @@ def test_a_try_that_was_to_come_when_the_driver_died_is_left(left):
 
 def test_waves_grow_and_hold_each_clip_once():
     rows = [SimpleNamespace(item_id=str(n // 2)) for n in range(2 * 5000)]
-    waves = list(in_waves(rows, 1000))  # type: ignore[arg-type]
+    waves = list(in_waves(distinct(rows), 1000))  # type: ignore[arg-type]
     assert [len(wave) for wave in waves] == [64, 256, 1000, 1000, 1000, 1000, 680]
     assert len({one.item_id for wave in waves for one in wave}) == 5000
 

@@ -17,8 +17,9 @@ from rayreel.runs.encoding.report import write_page
 from rayreel.runs.encoding.results import SCHEMA, record
 from rayreel.runs.encoding.run_file import write_run_file
 from rayreel.runs.encoding.tries import Tries, Workers
-from rayreel.runs.encoding.waves import EncodeWaves, in_waves
+from rayreel.runs.encoding.waves import EncodeWaves
 from rayreel.runs.left import Retry
+from rayreel.runs.passes import in_waves
 from rayreel.runs.report.results import ResultsTable
 
 # Lines of the ledger that are in files of their own before they are gathered.

@@ -1,9 +1,9 @@
 """What every job does with its passes: sends batches out, and keeps account of what fails."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from rayreel.cluster.board import Board
 from rayreel.cluster.data import run
@@ -15,8 +15,32 @@ from rayreel.data.lease import Lease
 from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry, worker_name
 from rayreel.stages.base import ItemFailure, StageItem
 
+# The first results shall be there soon; later waves are larger, as workers start anew for each.
+_FIRST_WAVE = 64
+_GROWTH = 4
 # Before the second try, the third, and all further ones.
 _BACK_OFF_S = (2.0, 10.0, 60.0)
+
+
+T = TypeVar("T")
+
+
+def in_waves(rows: Iterable[T], largest: int) -> Iterator[list[T]]:
+    """Rows, so many at a time as are prepared together.
+
+    Args:
+        rows: Of a list.
+        largest: How many at most.
+    """
+    wave: list[T] = []
+    size = min(_FIRST_WAVE, largest)
+    for row in rows:
+        wave.append(row)
+        if len(wave) == size:
+            yield wave
+            wave, size = [], min(_GROWTH * size, largest)
+    if wave:
+        yield wave
 
 
 @dataclass

@@ -30,7 +30,7 @@ from rayreel.runs.forecast import cluster_of, forecast, placed
 from rayreel.runs.left import Left, Retry
 from rayreel.runs.measured import Measured
 from rayreel.runs.opened import Run, open_run
-from rayreel.runs.passes import Passes
+from rayreel.runs.passes import Passes, in_waves
 from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.options import Cluster
 from rayreel.runs.planning.plan import Plan
@@ -40,7 +40,7 @@ from rayreel.runs.pools import choose_devices, render_pools, text_pool
 from rayreel.runs.progress import following
 from rayreel.runs.report import write_report
 from rayreel.runs.run_file import common_facts
-from rayreel.runs.waves import Waves, in_waves
+from rayreel.runs.waves import Waves, distinct
 
 # Lines of the ledger that are in files of their own before they are gathered.
 _COMPACT = 1000
@@ -183,7 +183,7 @@ def render_left(run: Run, left: Left) -> str:
                     budget=ErrorBudget(spec.error_budget, left.clips),
                     measured=measured,
                 )
-                for wave in in_waves(left.rows(), spec.wave):
+                for wave in in_waves(distinct(left.rows()), spec.wave):
                     waves.render(wave, [left.attempt(row.item_id) for row in wave])
                     run.ledger.compact(_COMPACT)
                 waves.finish()

@@ -22,29 +22,18 @@ from rayreel.runs.requests import PlannedRow
 from rayreel.stages.base import ItemFailure, RenderItem, StageItem, TextItem
 from rayreel.stages.text import is_written_before, needed_texts
 
-# The first clips shall be there soon; later waves are larger, as workers start anew for each.
-_FIRST_WAVE = 64
-_GROWTH = 4
 _TEXTS = 8
 
 log = logging.getLogger(__name__)
 
 
-def in_waves(rows: Iterable[PlannedRow], largest: int) -> Iterator[list[PlannedRow]]:
-    """Rows of different clips, so many at a time as are prepared together."""
+def distinct(rows: Iterable[PlannedRow]) -> Iterator[PlannedRow]:
+    """The first of the rows that ask for each clip."""
     seen: set[str] = set()
-    wave: list[PlannedRow] = []
-    size = min(_FIRST_WAVE, largest)
     for row in rows:
-        if row.item_id in seen:
-            continue
-        seen.add(row.item_id)
-        wave.append(row)
-        if len(wave) == size:
-            yield wave
-            wave, size = [], min(_GROWTH * size, largest)
-    if wave:
-        yield wave
+        if row.item_id not in seen:
+            seen.add(row.item_id)
+            yield row
 
 
 @dataclass

@@ -12,7 +12,7 @@ from rayreel.runs.encoding.samples import Candidate, Decisions
 from rayreel.runs.encoding.scans import scan_rows
 from rayreel.runs.encoding.store import Sample, SampleStore
 from rayreel.runs.encoding.tries import Batches, I
-from rayreel.runs.encoding.waves import in_waves
+from rayreel.runs.passes import in_waves
 from rayreel.stages.base import ItemFailure
 
 # Each reads the whole store.

@@ -13,7 +13,8 @@ from rayreel.runs.encoding.opened import EncodeRun, open_encode
 from rayreel.runs.encoding.progress import following_rows
 from rayreel.runs.encoding.samples import Candidate
 from rayreel.runs.encoding.tries import Tries, Workers
-from rayreel.runs.encoding.waves import EncodeWaves, in_waves
+from rayreel.runs.encoding.waves import EncodeWaves
+from rayreel.runs.passes import in_waves
 from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.table import duration, size, table_text
 from rayreel.stages.base import StageItem

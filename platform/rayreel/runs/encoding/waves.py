@@ -1,7 +1,7 @@
 """The work of an encode job, a wave of rows at a time: from media to shards."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -24,9 +24,6 @@ from rayreel.stages.base import ItemFailure, TextItem
 from rayreel.stages.latents import LatentItem
 from rayreel.stages.shards import ShardItem, ShardSample
 
-# The first shard shall be there soon; later waves are larger, as workers start anew for each pass.
-_FIRST_WAVE = 64
-_GROWTH = 4
 _TEXTS = 8
 
 _TENSOR: Mapping[MediaColumn, str] = {
@@ -37,19 +34,6 @@ _TENSOR: Mapping[MediaColumn, str] = {
     "video_mask": "video_mask",
     "audio_mask": "audio_mask",
 }
-
-
-def in_waves(rows: Iterable[ClipRow], largest: int) -> Iterator[list[ClipRow]]:
-    """Rows, so many at a time as are prepared together."""
-    wave: list[ClipRow] = []
-    size = min(_FIRST_WAVE, largest)
-    for row in rows:
-        wave.append(row)
-        if len(wave) == size:
-            yield wave
-            wave, size = [], min(_GROWTH * size, largest)
-    if wave:
-        yield wave
 
 
 @dataclass
