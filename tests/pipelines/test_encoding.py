@@ -111,7 +111,7 @@ class TestSounds:
         waveform, note = read_sound(track, sound(track, start_s=start_s), config)
         assert waveform.shape == (2, 16000)
         assert waveform[:, round((1 - lacking) * 16000) :].eq(0).all()
-        assert note == f"the sound of {track} lacks its last {lacking:g} s: silence"
+        assert note == f"its sound lacks the last {lacking:g} s: silence"
 
     @pytest.mark.parametrize(
         ("frames", "fps", "mel", "steps"),

@@ -154,7 +154,7 @@ def test_notes_travel_with_the_item_and_lie_in_the_store(tmp_path):
     stage, short = stage_in(tmp_path), sound(track)
     (done,) = stage(items_of(stage, [(short,)]))
     assert isinstance(done, LatentItem)
-    note = f"the sound of {track} lacks its last 0.5 s: silence"
+    note = "its sound lacks the last 0.5 s: silence"
     assert done.notes == (note,)
     (found,) = stage._latents.read([stage._latents.key(short)]).values()
     assert found.note == note

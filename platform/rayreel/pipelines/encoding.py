@@ -353,7 +353,8 @@ def _stretch(path: Path, source: str, sound: Sound) -> tuple[Audio, str | None]:
     audio = Audio(waveform=F.pad(audio.waveform, (0, lacking)), sample_rate_hz=rate)
     if lacking <= 0:
         return audio, None
-    return audio, f"the sound of {source} lacks its last {lacking / rate:.3g} s: silence"
+    # Without the source: what is found by its content may lie elsewhere too.
+    return audio, f"its sound lacks the last {lacking / rate:.3g} s: silence"
 
 
 def _saved_values(path: Path, source: str) -> Tensor:
