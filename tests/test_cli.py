@@ -19,7 +19,8 @@ from rayreel.config.jobs import ModelSpec
 
 COMMANDS = (
     *("render", "plan", "submit", "attach", "stop", "view"),
-    *("tiny", "inspect", "doctor"),
+    *("encode", "explain", "export", "import", "inspect"),
+    *("tiny", "doctor"),
 )
 ROW = {"prompt": "a fox", "width": 128, "height": 64, "num_frames": 9}
 
