@@ -232,7 +232,13 @@ class _Collector(SpanExporter):
 def _file_processor(folder: Path, worker: str) -> SpanProcessor:
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / f"spans-{worker.replace(':', '-')}.jsonl").open("a", encoding="utf-8")
-    return SimpleSpanProcessor(ConsoleSpanExporter(out=file, formatter=_line))
+    return SimpleSpanProcessor(_FileExporter(out=file, formatter=_line))
+
+
+class _FileExporter(ConsoleSpanExporter):
+    def shutdown(self) -> None:
+        """Close what was opened for it."""
+        self.out.close()
 
 
 def _line(span: ReadableSpan) -> str:
