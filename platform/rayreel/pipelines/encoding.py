@@ -82,8 +82,10 @@ def read_picture(path: Path, picture: Picture) -> Tensor:
     # One by one: frames at their own size would take many times the memory of the result.
     frames = _frames(path, picture, picture.source, start=picture.start)
     resized = resize_each(frames, height=height, width=width, crop=picture.crop)
+    # Torch would start its threads for every frame, and have them wait for the next one.
+    filled = pixels.numpy()
     for index, frame in enumerate(resized):
-        pixels[:, index] = frame
+        filled[:, index] = frame.numpy()
     return pixels
 
 
