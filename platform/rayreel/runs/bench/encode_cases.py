@@ -75,6 +75,9 @@ def compare_with_script(case: EncodeLoopCase, seconds: float) -> Line:
         "threads": 1,
         **Race(clip, their_clip).line("one by one"),
         "baseline_threads": fastest,
+        "baseline_by_threads": {
+            number: _digits(min(took.clip for took in side)) for number, side in loops.items()
+        },
         "clips_per_s": _digits(1 / clip),
         "working_seconds": _digits(working),
         "working_speed_up": round(their_whole / working, 3),

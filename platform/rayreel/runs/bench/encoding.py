@@ -47,7 +47,7 @@ def encode_spec(case: EncodeClipsCase, dataset: Path, folder: Path) -> EncodeSpe
     """The spec of a job.
 
     Args:
-        case: Buckets and workers.
+        case: Buckets, workers and batch size.
         dataset: The list.
         folder: Where the dataset and the traces go; it may be missing.
     """
@@ -56,6 +56,7 @@ def encode_spec(case: EncodeClipsCase, dataset: Path, folder: Path) -> EncodeSpe
         output=str(folder / "dataset"),
         buckets=case.buckets,
         workers=StageSpec(replicas=case.workers, cpus=1, device="cpu", dtype="float32"),
+        stages={"latents": StageSpec(batch_size=case.batch)},
         traces=str(folder / "traces"),
     )
 

@@ -174,6 +174,9 @@ class EncodeClipsCase(StrictModel):
     sources: Sizes = Field(min_length=1, description="sizes that files have by turns, as WxHxF")
     buckets: Sizes = Field(min_length=1, description="sizes that they are brought to")
     workers: int = Field(default=2, description="actors, of one CPU each")
+    batch: int = Field(
+        default=1, description="clips that share calls of the encoders; a CPU gains nothing by it"
+    )
 
 
 class EncodeLoopCase(EncodeClipsCase):
