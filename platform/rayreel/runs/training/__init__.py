@@ -1,0 +1,1 @@
+"""Training runs: opened, validated and reported."""

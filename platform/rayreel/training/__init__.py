@@ -1,0 +1,1 @@
+"""Fine-tuning: what is learned, from which samples, and the loop; knows nothing of Ray."""
