@@ -1,0 +1,1 @@
+"""The service: stages behind an HTTP API, with jobs that survive its parts."""
