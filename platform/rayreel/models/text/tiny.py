@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,25 +112,56 @@ def write_tiny_gemma(folder: Path, seed: int, *, chat: bool = False) -> None:
         seed: Decides the weights: the same seed gives the same files.
         chat: Whether it has a chat template, as models have that follow instructions.
     """
-    template = {"chat_template": CHAT_TEMPLATE} if chat else {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {
-        "config.json": CONFIG,
-        "tokenizer_config.json": TOKENIZER_CONFIG | template,
-        "processor_config.json": PROCESSOR_CONFIG,
-        "preprocessor_config.json": PREPROCESSOR_CONFIG,
-    }.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _tokenizer().save(str(folder / "tokenizer.json"))
+    settings = TOKENIZER_CONFIG | ({"chat_template": CHAT_TEMPLATE} if chat else {})
     weights = {name: _draw(shape, seed=seed, name=name) for name, shape in _shapes().items()}
-    # Not save_file, whose files nobody but their owner can read.
-    (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
+    files = gemma_files(CONFIG, make_tokenizer(VOCABULARY, []), settings, weights)
+    files["processor_config.json"] = _json(PROCESSOR_CONFIG)
+    files["preprocessor_config.json"] = _json(PREPROCESSOR_CONFIG)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        # Not save_file, whose files nobody but their owner can read.
+        (folder / name).write_bytes(content)
 
 
-def _tokenizer() -> Tokenizer:
+def gemma_files(
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    settings: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+) -> dict[str, bytes]:
+    """What a Gemma 3 folder holds for those who give it text.
+
+    Args:
+        config: Architecture, as ``CONFIG``.
+        tokenizer: Of the vocabulary that the architecture is for.
+        settings: Of the tokenizer, as ``TOKENIZER_CONFIG``.
+        weights: By official name, in the dtype that they are kept in.
+
+    Returns:
+        Contents of the files by name.
+    """
+    return {
+        "config.json": _json(config),
+        "tokenizer_config.json": _json(settings),
+        "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
+        "model.safetensors": save(dict(weights), {"format": "pt"}),
+    }
+
+
+def make_tokenizer(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """A tokenizer as Gemma's, which covers any text: what it does not know, it splits into bytes.
+
+    Args:
+        vocabulary: Ids by token; begins as ``VOCABULARY``.
+        merges: Pairs of tokens that become one, in order.
+    """
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=VOCABULARY, merges=[], unk_token="<unk>", fuse_unk=True, byte_fallback=True
+            vocab=dict(vocabulary),
+            merges=list(merges),
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
         )
     )
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
@@ -142,6 +174,10 @@ def _tokenizer() -> Tokenizer:
         [decoders.Replace(space, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return tokenizer
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(content, indent=2)}\n".encode()
 
 
 def _shapes() -> dict[str, torch.Size]:

@@ -12,9 +12,11 @@ from rayreel.errors import CheckpointError
 PAD_ID = 0
 BOS_ID = 2
 
-# The length that the networks are trained with. Registers fill what a prompt leaves free, so
-# another length conditions differently.
 PROMPT_TOKENS = 1024
+"""The length that published networks are trained with, and the most of any.
+
+Registers fill what a prompt leaves free, so another length conditions differently.
+"""
 
 
 class PromptTokenizer:

@@ -1,0 +1,1 @@
+"""Networks that learn from scratch, each by itself, from clips of the drawn world."""

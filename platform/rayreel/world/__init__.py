@@ -1,0 +1,1 @@
+"""A small drawn world with sound: scenes, their captions and clips, and what a clip shows."""

@@ -1,0 +1,144 @@
+"""Clips of the world as files, with a list that ``rayreel encode`` reads."""
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT
+from rayreel.data.hashing import canonical_json, content_hash
+from rayreel.media.mux import write_clip
+from rayreel.types import Audio, Clip
+from rayreel.world.draw import draw
+from rayreel.world.prompts import Asked, asked
+from rayreel.world.sampling import Split
+from rayreel.world.scene import Scene
+from rayreel.world.sound import sound
+
+MANIFEST = "clips.jsonl"
+"""Name of the list of clips."""
+
+_CLIPS = "clips"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How large, long and fast clips are.
+
+    Attributes:
+        width: Pixels, an even number.
+        height: Likewise.
+        num_frames: Frames.
+        fps: Frames per second.
+        sample_rate_hz: Samples of the sound per second.
+    """
+
+    width: int = 128
+    height: int = 128
+    num_frames: int = 25
+    fps: float = 24.0
+    sample_rate_hz: int = 24000
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what no file can have."""
+        for name in ("width", "height"):
+            length = getattr(self, name)
+            if length < 2 or length % 2:
+                near = max(2, length // 2 * 2)
+                raise ValueError(
+                    f"{name}={length} is no even number; nearest are {near}, {near + 2}"
+                )
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames={self.num_frames}: expected at least 1")
+
+
+def make_clip(scene: Scene, form: Format) -> Clip:
+    """A scene with its sound, as long as its frames."""
+    frames = draw(
+        scene, width=form.width, height=form.height, num_frames=form.num_frames, fps=form.fps
+    )
+    rate = form.sample_rate_hz
+    samples = sound(scene, seconds=form.num_frames / form.fps, rate=rate)
+    return Clip(frames=frames, fps=form.fps, audio=Audio(waveform=samples, sample_rate_hz=rate))
+
+
+def write_clips(
+    folder: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    split: Split = "train",
+    new: bool = False,
+    wordless: float = 0.0,
+    form: Format | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write clips as MP4 with captions; those that are there already are kept.
+
+    The first clips stay the same as the count grows. The list is written when all clips are there.
+
+    Args:
+        folder: Where to write; made if it is missing.
+        count: Clips.
+        seed: What they depend on.
+        split: Which combinations of colour, shape and motion there may be.
+        new: Whether each clip has the new colour or shape.
+        wordless: Share of clips whose captions say nothing of them: the negative prompt that
+            requests have by default, so that a model learns what guidance leads away from.
+        form: Size and length.
+        done: Called after each clip.
+
+    Returns:
+        The list: JSONL with ``id``, ``media_path``, ``caption`` and ``scene``.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    form = form or Format()
+    (folder / _CLIPS).mkdir(parents=True, exist_ok=True)
+    kind = f"{split}-new" if new else split
+    wanted = {
+        f"{kind}-{seed}-{index:06d}": asked(f"{kind}/{seed}/{index}", split=split, new=new)
+        for index in range(count)
+    }
+    paths = {name: f"{_CLIPS}/{name}-{_hash(one, form)}.mp4" for name, one in wanted.items()}
+    # Encoding leaves Python's lock to others.
+    executor = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for _ in executor.map(
+            lambda name: _write(folder / paths[name], wanted[name].scene, form), wanted
+        ):
+            done()
+    finally:
+        executor.shutdown(cancel_futures=True)
+    manifest = folder / MANIFEST
+    with _replaced(manifest).open("w", encoding="utf-8") as file:
+        for name, one in wanted.items():
+            said = Random(f"{name}/words").random() >= wordless
+            row = {
+                "id": name,
+                "media_path": paths[name],
+                "caption": one.prompt if said else DEFAULT_NEGATIVE_PROMPT,
+                "scene": one.scene.model_dump(),
+            }
+            file.write(f"{json.dumps(row)}\n")
+    return _replaced(manifest).replace(manifest)
+
+
+def _write(path: Path, scene: Scene, form: Format) -> None:
+    if not path.exists():
+        write_clip(_replaced(path), make_clip(scene, form))
+        _replaced(path).replace(path)
+
+
+def _replaced(path: Path) -> Path:
+    """Where a file is written before it is whole."""
+    return path.with_name(f"~{path.name}")
+
+
+def _hash(one: Asked, form: Format) -> str:
+    """Differs for clips that differ, so that none is kept for another."""
+    return content_hash(canonical_json([one.scene.model_dump(), asdict(form)]))[:8]
