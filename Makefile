@@ -22,12 +22,15 @@ check: setup
 	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/mypy && $(BIN)/lint-imports
 
 test: setup
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 3 -m "slow and not alone"
+	$(BIN)/pytest -m alone
 
 bench: setup
 	$(BIN)/python jobs/bench.py manifests/bench/cpu.yaml
 	$(BIN)/python jobs/bench.py manifests/bench/jobs.yaml
 	$(BIN)/python jobs/bench.py manifests/bench/dataset.yaml
+	$(BIN)/python jobs/bench.py manifests/bench/train.yaml
+	$(BIN)/python jobs/bench.py manifests/bench/serve.yaml

@@ -13,6 +13,8 @@ from uuid import uuid4
 
 import fsspec
 
+from tests.ports import server_ports
+
 KEY, SECRET = "testkey", "testsecret"
 READY_S = 30.0
 
@@ -124,13 +126,10 @@ def _binary() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, as are the ones 10000 above them, which the server takes for gRPC.
-
-    Workers of Ray use those below 20000, and outgoing connections those from 32768.
-    """
+    """Ports that are free, as are the ones 10000 above them, which the server takes for gRPC."""
     found: list[int] = []
     while len(found) < count:
-        port = random.SystemRandom().randrange(21000, 22700)
+        port = random.SystemRandom().choice(server_ports())
         if port not in found and _is_free(port) and _is_free(port + _GRPC):
             found.append(port)
     return found

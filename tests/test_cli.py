@@ -20,7 +20,9 @@ from rayreel.config.jobs import ModelSpec
 COMMANDS = (
     *("render", "plan", "submit", "attach", "stop", "view"),
     *("encode", "explain", "export", "import", "inspect"),
-    *("tiny", "doctor"),
+    *("train", "pretrain", "assemble", "eval", "convert", "report", "publish"),
+    *("serve", "keys", "loadtest"),
+    *("tiny", "world", "doctor"),
 )
 ROW = {"prompt": "a fox", "width": 128, "height": 64, "num_frames": 9}
 
@@ -176,9 +178,12 @@ def test_help_says_what_every_argument_and_option_is_for():
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     assert set(group.commands) == set(COMMANDS)
-    for command in group.commands.values():
+    keys = group.commands["keys"]
+    assert isinstance(keys, TyperGroup)
+    inner = {("keys", name): command for name, command in keys.commands.items()}
+    for words, command in ({(name,): one for name, one in group.commands.items()} | inner).items():
         # Long ones take several lines.
-        text = " ".join(call(command.name, "--help").stdout.split())
+        text = " ".join(call(*words, "--help").stdout.split())
         assert command.help
         for parameter in command.params:
             assert isinstance(parameter, TyperArgument | TyperOption)

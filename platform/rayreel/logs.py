@@ -46,6 +46,13 @@ class LogSettings:
 
 _settings = LogSettings()
 
+CHATTY = ("torchao", "torch.utils._pytree")
+"""Loggers that only errors are heard of.
+
+Where torchao is installed, whoever imports transformers or peft is told which kernels it could not
+load, and how PyTorch registers its classes.
+"""
+
 
 def setup_logging(level: int | str = logging.INFO, *, json: bool = False) -> None:
     """Send log lines to stderr, with time, level and what ``log_context`` says.
@@ -68,6 +75,8 @@ def setup_logging(level: int | str = logging.INFO, *, json: bool = False) -> Non
     handler.addFilter(_with_context)
     root.addHandler(handler)
     root.setLevel(level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def log_settings() -> LogSettings:

@@ -174,6 +174,21 @@ def test_a_video_only_transformer_needs_nothing_of_the_audio_files(fitting, writ
     assert piece_faults(**fitting) == []
 
 
+def test_prompts_that_registers_cannot_fill_are_told(fitting, tmp_path):
+    write_tiny_gemma(tmp_path / "short", seed=0)
+    limit(tmp_path / "short", 128)
+    assert piece_faults(**fitting | {"text_encoder": TextEncoderFiles(tmp_path / "short")}) == []
+    limit(tmp_path / "short", 100)
+    [fault] = piece_faults(**fitting | {"text_encoder": TextEncoderFiles(tmp_path / "short")})
+    assert fault.startswith("short (folder): prompts of 100 tokens (model_max_length in ")
+    assert fault.endswith(" needs a multiple of 128")
+
+
+def limit(folder, tokens):
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": tokens}))
+
+
 def test_a_text_encoder_of_another_generation_is_told_once(fitting, gemma_4):
     [fault] = piece_faults(**fitting | {"text_encoder": gemma_4("v1")})
     assert fault.startswith("gemma-4.safetensors: model_type 'gemma4_unified', ")

@@ -103,6 +103,38 @@ def test_a_packed_file_gives_the_states_of_from_pretrained(packed, tmp_path, dty
     assert torch.equal(loaded(files, device=CPU, dtype=dtype)(input_ids, mask), expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "length"),
+    [
+        ({}, 1024),
+        ({"model_max_length": None}, 1024),
+        ({"model_max_length": 10**30}, 1024),
+        ({"model_max_length": 128}, 128),
+    ],
+)
+def test_prompts_are_as_long_as_the_tokenizer_says_and_1024_at_most(tmp_path, settings, length):
+    write_tiny_gemma(tmp_path, seed=0)
+    edit_json(tmp_path / "tokenizer_config.json", **settings)
+    files = TextEncoderFiles(tmp_path)
+    assert files.prompt_tokens == files.tokenizer().length == length
+    assert files.tokenizer(length=32).length == 32
+
+
+def test_prompts_of_packed_files_and_without_settings_have_1024_tokens(packed, tmp_path):
+    write_tiny_gemma(tmp_path, seed=0)
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert TextEncoderFiles(tmp_path).prompt_tokens == 1024
+    assert TextEncoderFiles(packed).prompt_tokens == 1024
+
+
+@pytest.mark.parametrize("most", [0, -1, "128", True])
+def test_a_length_that_is_none_is_refused(tmp_path, most):
+    write_tiny_gemma(tmp_path, seed=0)
+    edit_json(tmp_path / "tokenizer_config.json", model_max_length=most)
+    with pytest.raises(CheckpointError, match=r"model_max_length=.*, expected a number of tokens"):
+        TextEncoderFiles(tmp_path).check()
+
+
 def test_weights_of_the_wanted_dtype_stay_mapped(packed):
     files = TextEncoderFiles(packed)
     gemma = loaded(files, device=CPU, dtype=torch.bfloat16)

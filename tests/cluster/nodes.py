@@ -18,6 +18,8 @@ from uuid import uuid4
 
 import psutil
 
+from tests.ports import node_ports
+
 BIN = Path(sys.executable).parent
 RAY = str(BIN / "ray")
 # Jobs run the ``python`` that the head node found on its path.
@@ -96,15 +98,13 @@ def cluster(*cpus: int, environment: dict[str, str] | None = None) -> Iterator[C
         ports = f"--dashboard-port={dashboard} --ray-client-server-port={client}"
         head = [
             *("--head", f"--port={gcs}", f"--temp-dir={folder}", f"--num-cpus={cpus[0]}"),
-            *(*ports.split(), f"--dashboard-agent-listen-port={agent}"),
+            *(*ports.split(), f"--dashboard-agent-listen-port={agent}", *_worker_ports(0)),
         ]
         nodes = [Node(head, environment or {})]
         for number, count in enumerate(cpus[1:]):
-            # Below the ports that the system gives to whoever asks for any.
-            low = 20000 + 500 * number
             options = [
                 *(f"--address=127.0.0.1:{gcs}", f"--num-cpus={count}"),
-                *(f"--min-worker-port={low}", f"--max-worker-port={low + 400}"),
+                *_worker_ports(1 + number),
                 f"--dashboard-agent-listen-port={rest[2 * number]}",
             ]
             nodes.append(Node(options, environment or {}))
@@ -119,6 +119,11 @@ def cluster(*cpus: int, environment: dict[str, str] | None = None) -> Iterator[C
         finally:
             for node in reversed(nodes):
                 node.kill()
+
+
+def _worker_ports(node: int) -> tuple[str, str]:
+    ports = node_ports(node)
+    return f"--min-worker-port={ports[0]}", f"--max-worker-port={ports[-1]}"
 
 
 def _alive(made: Cluster) -> list[object]:

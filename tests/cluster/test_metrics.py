@@ -10,17 +10,21 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from ray.dashboard.modules.metrics.dashboards.serve_dashboard_panels import SERVE_GRAFANA_PANELS
+from ray.dashboard.modules.metrics.dashboards.serve_deployment_dashboard_panels import (
+    SERVE_DEPLOYMENT_GRAFANA_PANELS,
+)
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from rayreel.cluster.metrics import DEFINITIONS, RunMetrics, StageMetrics
 
-DASHBOARD = Path(__file__).parents[2] / "manifests" / "grafana" / "rayreel.json"
+DASHBOARDS = Path(__file__).parents[2] / "manifests" / "grafana"
 
 # Tests turn the collection of metrics off, so this runs in a process of its own.
 SCRIPT = """
 import sys, time, urllib.request
 import ray
-from rayreel.cluster.metrics import RunMetrics, StageMetrics
+from rayreel.cluster.metrics import RunMetrics, ServiceMetrics, StageMetrics
 
 @ray.remote(num_cpus=0)
 class Worker:
@@ -45,6 +49,20 @@ run.queue("decode", 7)
 run.texts(hits=0, misses=2)
 run.texts(hits=6, misses=0)
 run.retry("worker lost", 2)
+service = ServiceMetrics("films")
+service.accepted("high")
+service.refused("queue_full")
+service.refused("queue_full")
+service.started("high", 4.0)
+service.retry("taken over")
+service.done("two_stage 720p 10s", 50.0)
+service.finished("done")
+service.finished("failed", "worker_lost")
+service.eta(told_s=0.0, took_s=5.0)
+service.eta(told_s=10.0, took_s=12.0)
+service.jobs("queued", jobs=9, seconds=90.0)
+service.oldest(33.0)
+service.pool("stage1", replicas=2, seconds=60.0)
 text, end = "", time.monotonic() + 60
 while time.monotonic() < end and not ("rayreel_retries" in text and "rayreel_failures" in text):
     time.sleep(0.5)
@@ -73,7 +91,7 @@ def exported():
         timeout=120,
         check=True,
     )
-    ours = {"run", "stage", "network", "error", "reason", "le"}
+    ours = {tag for definition in DEFINITIONS for tag in definition.tags} | {"run", "le"}
     return {
         (
             sample.name,
@@ -114,31 +132,91 @@ def test_the_driver_s_numbers_are_the_latest_or_add_up(exported):
     assert exported["ray_rayreel_queue_items", "run=r1", "stage=decode"] == 7
 
 
+def test_a_service_tells_of_its_jobs_under_its_name(exported):
+    jobs = {
+        ("jobs_accepted_total", "priority=high"): 1,
+        ("refusals_total", "code=queue_full"): 2,
+        ("job_wait_seconds_bucket", "le=5.0", "priority=high"): 1,
+        ("job_wait_seconds_bucket", "le=3.0", "priority=high"): 0,
+        ("retries_total", "reason=taken over"): 1,
+        ("job_seconds_count", "shape=two_stage 720p 10s"): 1,
+        ("jobs_finished_total", "error=worker_lost", "state=failed"): 1,
+    }
+    for (name, *tags), value in jobs.items():
+        assert exported[f"ray_rayreel_{name}", *sorted([*tags, "run=films"])] == value
+
+
+def test_a_service_tells_how_much_there_is_to_do(exported):
+    gauges = {
+        ("jobs", "state=queued"): 9,
+        ("jobs_seconds", "state=queued"): 90,
+        ("jobs_oldest_seconds",): 33,
+        ("pool_replicas", "pool=stage1"): 2,
+        ("pool_seconds", "pool=stage1"): 60,
+    }
+    for (name, *tags), value in gauges.items():
+        assert exported[f"ray_rayreel_{name}", *sorted([*tags, "run=films"])] == value
+
+
+def test_an_eta_that_nobody_was_told_does_not_count(exported):
+    assert exported["ray_rayreel_eta_ratio_count", "run=films"] == 1
+    assert exported["ray_rayreel_eta_ratio_bucket", "le=1.1", "run=films"] == 0
+    assert exported["ray_rayreel_eta_ratio_bucket", "le=1.25", "run=films"] == 1
+
+
 def test_without_a_cluster_metrics_go_nowhere():
     StageMetrics("r1", "decode").batch(2, 3.5)
     RunMetrics("r1").progress(left=1, done=0, failed=0)
 
 
+@pytest.fixture(scope="module", params=["rayreel", "serving"])
+def dashboard(request):
+    return json.loads((DASHBOARDS / f"{request.param}.json").read_text("utf-8"))
+
+
 @pytest.fixture(scope="module")
-def dashboard():
-    return json.loads(DASHBOARD.read_text("utf-8"))
+def dashboards():
+    return [json.loads(path.read_text("utf-8")) for path in sorted(DASHBOARDS.glob("*.json"))]
 
 
 def queries(dashboard):
     return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
-def test_the_dashboard_shows_every_metric_and_no_other(dashboard):
-    shown = {name for query in queries(dashboard) for name in re.findall(r"ray_rayreel_\w+", query)}
-    stated = {name for definition in DEFINITIONS for name in definition.exported}
-    assert shown <= stated
-    assert [one.name for one in DEFINITIONS if not shown & {*one.exported}] == []
+def shown(dashboard):
+    return {name for query in queries(dashboard) for name in re.findall(r"ray_rayreel_\w+", query)}
+
+
+def test_a_dashboard_shows_no_metric_that_is_not_there(dashboard):
+    assert shown(dashboard) <= {name for one in DEFINITIONS for name in one.exported}
+
+
+def test_the_dashboards_show_every_metric(dashboards):
+    names = {name for dashboard in dashboards for name in shown(dashboard)}
+    assert [one.name for one in DEFINITIONS if not names & {*one.exported}] == []
 
 
 def test_the_dashboard_names_metrics_that_ray_has(dashboard):
     others = {name for query in queries(dashboard) for name in re.findall(r"ray_node_\w+", query)}
     assert len(others) == 3
     assert others <= {f"ray_{name}" for name in METRICS_GAUGES}
+
+
+def test_the_dashboard_of_services_names_metrics_that_serve_has(dashboards):
+    theirs = {
+        name
+        for panel in (*SERVE_GRAFANA_PANELS, *SERVE_DEPLOYMENT_GRAFANA_PANELS)
+        for target in panel.targets
+        for name in re.findall(r"ray_serve_\w+", target.expr)
+    }
+    texts = [query for dashboard in dashboards for query in queries(dashboard)]
+    named = {name for query in texts for name in re.findall(r"ray_serve_\w+", query)}
+    assert len(named) >= 4
+    assert named <= theirs
+
+
+def test_the_dashboards_have_ids_of_their_own(dashboards):
+    assert {dashboard["uid"] for dashboard in dashboards} == {"rayreel", "rayreel-serving"}
 
 
 def test_the_dashboard_asks_for_labels_that_the_metrics_have(dashboard):

@@ -69,6 +69,14 @@ def test_columns_tell_shapes_without_tensors(anywhere):
     assert silent["caption"].to_pylist() == ["A fox, number 1."]
 
 
+def test_columns_are_those_that_are_asked_for(dataset):
+    table = LatentDataset(dataset).columns(["name", "bucket"])
+    assert table.column_names == ["name", "bucket"]
+    assert table.num_rows == len(LatentDataset(dataset))
+    with pytest.raises(KeyError, match="colour"):
+        LatentDataset(dataset).columns(["colour"])
+
+
 def test_shards_with_other_measures_make_one_table(tmp_path):
     one, other = row(0), row(1)
     encoded(tmp_path, [[one]])

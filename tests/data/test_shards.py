@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rayreel.data.columns import SampleRow
+from rayreel.data.columns import SampleRow, training_sample
 from rayreel.data.shards import write_shard
 from tests.data.encoded import BUCKETS, MEASURES, row
 
@@ -67,6 +67,17 @@ def test_every_column_is_plain_for_whoever_reads_parquet(rows, tmp_path):
     assert table["measure_black"].to_pylist() == [0, 0.1, 0.2, 0.3]
     assert table["measure_silence"].null_count == 4
     assert table.column_names[-1] == "tensors"
+
+
+def test_a_clip_may_be_its_own_reference(tmp_path):
+    one = row(0)
+    latents = one.tensors["video_latents"]
+    both = dataclasses.replace(one, tensors={**one.tensors, "reference_latents": latents})
+    written(tmp_path / "own", [both])
+    (values,) = pq.read_table(tmp_path / "own").to_pylist()
+    reference = training_sample(values).reference_latents
+    assert reference is not None
+    assert torch.equal(reference, latents)
 
 
 def test_each_sample_is_a_row_group(rows, tmp_path):

@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.core import TyperGroup
@@ -34,7 +35,23 @@ COMMANDS = {
     "explain": {"--output", "-o", "--set", "--model", "--help"},
     "export": {"--format", "--help"},
     "import": {"--output", "-o", "--format", "--help"},
+    "train": {"--output", "-o", "--set", "--model", "--dry-run", "--help"},
+    "convert": {"--output", "-o", "--dataset", "--help"},
+    "report": {"--help"},
+    "publish": {"--name", "--private", "--help"},
+    "serve": {
+        *("--output", "-o", "--set", "--model", "--host", "--port", "--dry-run", "--help"),
+    },
+    **{f"keys {name}": {"--spec", "--database", "--help"} for name in ("add", "list", "revoke")},
+    "loadtest": {"--set", "--output", "-o", "--allow-remote", "--help"},
     "tiny": {"--generation", "--help"},
+    "assemble": {"--output", "-o", "--seed", "--help"},
+    "pretrain": {"--set", "--output", "-o", "--help"},
+    "eval": {"--output", "-o", "--set", "--model", "--retry", "--clips", "--help"},
+    "world": {
+        *("--output", "-o", "--count", "-n", "--seed", "--split", "--new", "--wordless"),
+        *("--width", "--height", "--frames", "--help"),
+    },
     "inspect": {"--model", "--count", "--help"},
     "doctor": {"--model", "--set", "--help"},
 }
@@ -42,10 +59,11 @@ OPTIONS = {"--version", "--log-level", "--log-json", "--help"}
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for folder in ("", "jobs", "manifests", "platform", "tests")
+    for folder in ("", "jobs", "manifests", "platform", "serve", "tests")
     for path in (REPOSITORY / folder).glob("**/*.md" if folder else "*.md")
 )
 JOBS = sorted((REPOSITORY / "jobs").glob("*.py"))
+LAUNCHERS = ("python", "torchrun", "accelerate")
 
 
 def group() -> TyperGroup:
@@ -58,8 +76,18 @@ def parse(*words: str) -> None:
     """Read what follows ``rayreel`` as it would be read, and run nothing."""
     context = group().make_context("rayreel", [*words])
     name, *rest = [*context._protected_args, *context.args]
+    name, rest = (name, rest) if name in COMMANDS else (" ".join([name, *rest[:1]]), rest[1:])
     assert name in COMMANDS, f"rayreel {name}"
-    group().commands[name].make_context(name, rest)
+    commands()[name].make_context(name, rest)
+
+
+def commands() -> dict[str, Any]:
+    """All of them by what follows ``rayreel``; those of a group follow its name."""
+    found: dict[str, Any] = {}
+    for name, command in group().commands.items():
+        inner = command.commands if isinstance(command, TyperGroup) else {}
+        found |= {f"{name} {one}": its for one, its in inner.items()} or {name: command}
+    return found
 
 
 def bash_lines(text: str) -> list[list[str]]:
@@ -94,7 +122,7 @@ def test_commands_and_flags_are_the_listed_ones():
             for parameter in command.get_params(context)
             for flag in (*parameter.opts, *parameter.secondary_opts)
         }
-        for name, command in group().commands.items()
+        for name, command in commands().items()
     }
     assert {n: {f for f in opts if f.startswith("-")} for n, opts in found.items()} == COMMANDS
     assert {flag for option in group().get_params(context) for flag in option.opts} == OPTIONS
@@ -126,11 +154,13 @@ def test_a_job_starts_with_its_command(job):
     lines = [
         shlex.split(line) for line in doc.replace("\\\n", " ").splitlines() if job.name in line
     ]
-    (call,) = [rest for line in lines for rest in calls("python", [line])]
-    assert call[0] == f"jobs/{job.name}"
-    assert all((REPOSITORY / word).exists() for word in call[1:] if word.startswith("manifests/"))
-    for command in re.findall(r"\btyper\.run\((\w+)_command\)", text):
-        parse(command, *call[1:])
+    starts = {start for line in lines for start in LAUNCHERS if calls(start, [line])}
+    assert starts == ({"torchrun", "accelerate"} if "launched" in job.name else {"python"})
+    for line in lines:
+        rest = line[line.index(f"jobs/{job.name}") + 1 :]
+        assert all((REPOSITORY / word).exists() for word in rest if word.startswith("manifests/"))
+        for command in re.findall(r"\btyper\.run\((\w+)_command\)", text):
+            parse(command, *rest)
 
 
 def test_make_targets_are_declared(targets):

@@ -1,7 +1,7 @@
 """The files that start clusters are what Ray, Kubernetes and KubeRay take, and agree with specs."""
 
 import copy
-import importlib.util
+import importlib
 import json
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from rayreel.config.jobs import RenderSpec
 from rayreel.config.load import parse
+from rayreel.config.serving import ServeSpec
+from rayreel.serving.app import app
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = sorted((ROOT / "manifests" / "kuberay").glob("*.yaml"))
@@ -174,13 +176,25 @@ def test_manifests_name_versions_that_the_package_allows(resource):
     assert {image.partition(":")[2] for image in images} == {project["version"]}
 
 
-def test_serve_takes_the_service_s_configuration():
+def application(values: dict[str, Any]) -> Any:
+    """The one application of a configuration of Serve."""
+    (found,) = ServeDeploySchema.model_validate(values).applications
+    return found
+
+
+def test_the_service_on_kubernetes_is_that_of_a_cluster_that_is_there():
     (service,) = documents(ROOT / "manifests" / "kuberay" / "rayservice.yaml")
-    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
-    assert [app.import_path for app in config.applications] == ["rayreel.serving.app:app"]
+    own = application(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (there,) = map(application, documents(ROOT / "serve" / "production.yaml"))
+    assert own.import_path == there.import_path == "rayreel.serving.app:app"
+    # Its nodes have a resource of their own.
+    assert own.args["workers"].pop("node") == "denoise"
+    assert own.args == there.args
 
 
-@pytest.mark.parametrize("path", ["manifests/kuberay/rayservice.yaml", "manifests/README.md"])
-def test_the_service_is_said_to_be_without_an_application_while_it_is(path):
-    said = "is not part of the package yet" in (ROOT / path).read_text("utf-8")
-    assert said == (importlib.util.find_spec("rayreel.serving") is None)
+@pytest.mark.parametrize("name", ["development", "production"])
+def test_applications_take_the_arguments_that_they_are_given(name):
+    (found,) = map(application, documents(ROOT / "serve" / f"{name}.yaml"))
+    assert parse(found.args, ServeSpec, where=name).database_url
+    module, _, attribute = found.import_path.partition(":")
+    assert getattr(importlib.import_module(module), attribute) is app

@@ -17,7 +17,8 @@ from tests.data.encoded import encoded, row
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 # The first one renders, two read a dataset, and the others add a name each.
-FIRST, READS, RAY_READS, *ADDITIONS = re.findall(
+# That of a service is run by tests/serving/system, which have one.
+FIRST, READS, RAY_READS, _CLIENT, *ADDITIONS = re.findall(
     r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL
 )
 REGISTRIES: dict[str, dict[str, Any]] = {

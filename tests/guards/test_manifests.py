@@ -14,8 +14,19 @@ from pydantic import BaseModel
 from rayreel.config.buckets import Bucket
 from rayreel.config.encode import CaptionSpec, ColumnSpec, EncodeSpec
 from rayreel.config.jobs import MemorySpec, ModelSpec, RenderSpec, StageName, StageSpec
-from rayreel.config.load import load_spec, parse
+from rayreel.config.load import load_spec, parse, read_mapping
+from rayreel.config.pretrain import PartName
 from rayreel.config.request import RequestFields
+from rayreel.config.serving import QueueSpec, ServeSpec
+from rayreel.config.strategies import Condition
+from rayreel.config.train import (
+    AccelerationSpec,
+    OptimizationSpec,
+    TimestepSpec,
+    TrainCheckpointSpec,
+    TrainSpec,
+    ValidationSpec,
+)
 from rayreel.data.buckets import choose_bucket
 from rayreel.diffusion.guiders import GUIDERS
 from rayreel.diffusion.samplers import SAMPLERS
@@ -23,11 +34,22 @@ from rayreel.diffusion.schedulers import SCHEDULERS
 from rayreel.media.measures import MEASURES
 from rayreel.pipelines import PIPELINE_CLASSES
 from rayreel.pipelines.choice import GENERAL
+from rayreel.requests.models import checked_model
+from rayreel.requests.spec import (
+    read_encode_spec,
+    read_eval_spec,
+    read_model,
+    read_pretrain_spec,
+    read_render_spec,
+    read_serve_spec,
+    read_train_spec,
+)
 from rayreel.runs.bench import BenchSpec
 from rayreel.runs.encoding.opened import check
+from rayreel.runs.evaluation.scenes import render_job, suite_rows, write_job
 from rayreel.runs.opened import plan
 from rayreel.runs.report.results import SCHEMA
-from rayreel.runs.spec import read_encode_spec, read_model, read_render_spec
+from rayreel.runs.training.validation_rows import validation_requests
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 BENCHES = sorted((MANIFESTS / "bench").glob("*.yaml"))
@@ -35,9 +57,16 @@ MODELS = sorted((MANIFESTS / "models").glob("*.yaml"))
 # What starts clusters is checked by test_deployment.py, and the dashboard by the test of metrics.
 CLUSTERS = sorted((MANIFESTS / "kuberay").glob("*.yaml"))
 DATASET = MANIFESTS / "dataset.yaml"
+TINY_TRAININGS = sorted(MANIFESTS.glob("train*.yaml"))
+TRAININGS = sorted((MANIFESTS / "train").glob("*.yaml"))
+SERVICES = sorted((MANIFESTS / "serving").glob("*.yaml"))
+NANO = MANIFESTS / "nano"
+PRETRAININGS = sorted(path for path in NANO.glob("*.yaml") if path.stem in get_args(PartName))
+EVALS = sorted(NANO.glob("eval*.yaml"))
 RENDERS = sorted(
     {*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")}
-    - {*BENCHES, *MODELS, *CLUSTERS, DATASET}
+    - {*BENCHES, *MODELS, *CLUSTERS, *TINY_TRAININGS, *TRAININGS, *SERVICES, DATASET}
+    - {*PRETRAININGS, *EVALS, NANO / "architecture.yaml"}
 )
 # Names of the published files, and of the folder of both generations' text encoder.
 PUBLISHED = {
@@ -63,6 +92,22 @@ def name(path: Path) -> str:
 def test_render_jobs_are_valid(path):
     _, rows = plan(read_render_spec(str(path)))
     assert rows
+
+
+@pytest.mark.parametrize("path", PRETRAININGS, ids=name)
+def test_networks_learn_from_scratch_by_valid_specs(path):
+    spec = read_pretrain_spec(str(path))
+    assert spec.part == path.stem
+    assert read_mapping(Path(spec.architecture))["transformer"]
+
+
+@pytest.mark.parametrize("path", EVALS, ids=name)
+def test_evaluations_ask_for_clips_that_models_can_make(path, tmp_path):
+    spec = read_eval_spec(str(path), output=str(tmp_path), model="tiny").shortened(1)
+    rows = suite_rows(spec)
+    write_job(render_job(spec), rows)
+    _, planned = plan(render_job(spec))
+    assert [row.name for row in planned] == [row.name for row in rows]
 
 
 def test_a_row_goes_to_every_pipeline_that_the_tiny_model_has():
@@ -104,6 +149,38 @@ def test_the_dataset_takes_every_clip_of_the_demo(demo_list):
     assert chosen == {*spec.buckets}
 
 
+def test_the_dataset_has_references_where_the_in_context_adapter_s_does(demo_list):
+    changes = re.findall(r"--set (\S+)", (MANIFESTS / "train-ic-lora.yaml").read_text("utf-8"))
+    _, rows = check(read_encode_spec(str(DATASET), [f"dataset={demo_list}", *changes]))
+    assert {(row.fault, *sorted(row.media)) for row in rows} == {("", "reference_video", "video")}
+
+
+@pytest.mark.parametrize("path", [*TINY_TRAININGS, *TRAININGS], ids=name)
+def test_validation_of_trainings_is_valid(path):
+    spec = read_train_spec(str(path), model="tiny")
+    video = spec.strategy.streams().video
+    scales = (1, 1) if video and video.has_reference else None
+    files = checked_model("tiny")
+    requests = validation_requests(spec, files, str(path.parent), reference_scales=scales)
+    assert len(requests) == len(spec.validation.rows) > 0
+
+
+@pytest.mark.parametrize("path", TINY_TRAININGS, ids=name)
+def test_tiny_trainings_learn_from_the_demo(path):
+    spec = read_train_spec(str(path))
+    assert spec.model == "tiny"
+    written_by = {str(Path("datasets", folder).absolute()) for folder in ("demo", "references")}
+    assert spec.dataset in written_by
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=name)
+def test_trainings_name_a_published_model(path):
+    spec = read_train_spec(str(path), ["model.folder=/weights"])
+    assert isinstance(spec.model, ModelSpec)
+    assert Path(str(spec.model.checkpoint)).name in PUBLISHED
+    assert path.stem == f"ltx-2.3-{Path(spec.output).name}"
+
+
 @pytest.mark.parametrize("path", BENCHES, ids=name)
 def test_benchmarks_are_valid(path):
     assert load_spec(path, BenchSpec).cases
@@ -127,7 +204,7 @@ def test_model_specs_name_published_files_in_one_folder(path):
 
 def test_every_file_is_of_a_kind_that_is_checked():
     files = {path for path in MANIFESTS.rglob("*") if path.is_file()}
-    kinds = {path.suffix for path in files - {MANIFESTS / "grafana" / "rayreel.json"}}
+    kinds = {path.suffix for path in files if path.parent != MANIFESTS / "grafana"}
     texts, media = {".yaml", ".jsonl", ".md"}, {".png", ".jpg", ".mp4", ".wav"}
     assert kinds <= texts | media | {".safetensors"}
 
@@ -175,6 +252,42 @@ def test_the_manual_lists_every_field_of_a_dataset_spec(sections):
     assert cells(sections["Dataset specs"]) == sorted({*fields(EncodeSpec, elsewhere)})
 
 
+def test_the_manual_lists_every_field_of_a_training_spec(sections):
+    elsewhere: set[type] = {ModelSpec, RequestFields}
+    assert cells(sections["Training specs"]) == sorted({*fields(TrainSpec, elsewhere)})
+
+
+def test_the_manual_lists_every_field_of_a_service(sections):
+    elsewhere: set[type] = {ModelSpec, RequestFields, MemorySpec, StageSpec}
+    listed = {*cells(sections["Service specs"])}
+    parts = {"queue", "requests", "scaling", "uploads"}
+    assert listed | parts == {*fields(ServeSpec, elsewhere)}
+
+
+def test_the_example_of_a_service_is_one(sections):
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", sections["Service specs"], re.M | re.S)
+    values = {**yaml.safe_load(example), "model": "tiny", "placement": "split"}
+    assert parse(values, ServeSpec, where="the example").scaling.idle_s == 1800
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=name)
+def test_services_are_valid(path):
+    spec = read_serve_spec(str(path), ["model.folder=/weights"] if "ltx" in path.stem else [])
+    assert spec.database_url.startswith("sqlite:///")
+
+
+def test_the_manual_names_every_condition_of_a_training_spec(sections):
+    kinds = {kind.model_fields["type"].default for kind in get_args(get_args(Condition)[0])}
+    assert len(kinds) == 6
+    assert kinds <= set(re.findall(r"`(\w+)`", sections["Training specs"]))
+
+
+def test_the_example_of_a_training_spec_is_one(sections):
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", sections["Training specs"], re.M | re.S)
+    values = {**yaml.safe_load(example), "model": "tiny"}
+    assert parse(values, TrainSpec, where="the example").workers.bounds == (1, 4)
+
+
 def test_the_example_of_a_dataset_spec_is_one(sections):
     (example,) = re.findall(r"^```yaml\n(.*?)^```", sections["Dataset specs"], re.M | re.S)
     values = {**yaml.safe_load(example), "model": "tiny"}
@@ -215,6 +328,14 @@ def test_the_manual_names_every_field_of_a_spec(sections, heading, kind):
         ("Specs", "workers.", StageSpec),
         ("Dataset specs", "", EncodeSpec),
         ("Dataset specs", "captions.", CaptionSpec),
+        ("Service specs", "", ServeSpec),
+        ("Service specs", "queue.", QueueSpec),
+        ("Training specs", "", TrainSpec),
+        ("Training specs", "timesteps.", TimestepSpec),
+        ("Training specs", "optimization.", OptimizationSpec),
+        ("Training specs", "acceleration.", AccelerationSpec),
+        ("Training specs", "checkpoints.", TrainCheckpointSpec),
+        ("Training specs", "validation.", ValidationSpec),
     ],
 )
 def test_the_manual_states_the_defaults_of_a_spec(sections, heading, prefix, kind):

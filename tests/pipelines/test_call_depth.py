@@ -12,14 +12,15 @@ MOST_CALLS = 8
 
 
 def chains(call):
-    """Functions of this package that are open, outermost first, whenever the kernel is called."""
+    """Functions of this package between ``Pipeline.stream``, where all work on a clip comes in, and
+    the kernel, outermost first, whenever it is called."""
     found = set()
 
     def profile(frame, event, _):
         if event != "call" or frame.f_code is not scaled_dot_product.__code__:
             return
         names = []
-        while frame and frame.f_code is not Pipeline.__call__.__code__:
+        while frame and frame.f_code is not Pipeline.stream.__code__:
             if frame.f_globals.get("__name__", "").startswith("rayreel."):
                 names.append(frame.f_code.co_qualname)
             frame = frame.f_back

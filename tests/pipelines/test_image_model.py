@@ -19,7 +19,7 @@ from rayreel.pipelines.image import SingleImage, image_faults
 from rayreel.pipelines.inputs import EncodedRequest
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.registry import PIPELINE_CLASSES
-from rayreel.runs.spec import read_model
+from rayreel.requests.spec import read_model
 from rayreel.types import Latents, TextContext
 from tests.pipelines.flux import write_tiny_flux
 from tests.pipelines.small import DEVICE, pinned, small

@@ -2,22 +2,26 @@
 
 import gc
 import weakref
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from rayreel.checkpoints.lora import Adapter
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.conditions import AdapterSpec
 from rayreel.config.jobs import MemorySpec
+from rayreel.errors import CheckpointError
 from rayreel.models.text.tiny import write_tiny_gemma
 from rayreel.pipelines import OneStage, TwoStage
-from rayreel.pipelines.ledger import ModelLedger
+from rayreel.pipelines.ledger import ComponentName, ModelLedger
 from rayreel.types import Clip
 from tests.pipelines.small import DEVICE, distilled, pinned, small, tiny_ledger
 
-FIELDS = tuple(MemorySpec.model_fields)
+FIELDS = get_args(ComponentName)
 POLICIES = ("per_call", "offload", "disk")
 
 
@@ -155,6 +159,125 @@ def test_adapters_of_other_requests_are_not_kept(repository):
     # The base once, and each row's two sets once.
     assert ledger.loads.count("Transformer") == 5
     assert len([key for key in ledger._holdings if key[0] == "transformer"]) == 3
+
+
+@pytest.fixture
+def styles(ledger, tmp_path) -> list[AdapterSpec]:
+    """Three adapters in files of their own."""
+    lora = ledger.files.distilled_lora.file.path
+    made = []
+    for index, factor in enumerate((1.0, 2.0, 0.5)):
+        path = tmp_path / f"{index}.safetensors"
+        _write_scaled(lora, path, factor)
+        made.append(AdapterSpec(path=str(path), strength=1.0))
+    return made
+
+
+def _write_scaled(source, target, factor) -> None:
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+    tensors = {name: tensor * factor for name, tensor in load_file(source).items()}
+    staged = target.with_suffix(".part")
+    save_file(tensors, staged, metadata)
+    staged.replace(target)
+
+
+def fused(ledger, *adapters) -> dict[str, torch.Tensor]:
+    """Weights of the transformer with these adapters of a request."""
+    view = ledger.with_loras(*ledger.files.loras, *map(ledger.files.adapter, adapters))
+    with view.transformer() as model:
+        return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("sets", "asked", "loads"),
+    [
+        (1, (0, 0, 1, 1, 0), 3),
+        (2, (0, 1, 0, 1, 0), 2),
+        # The third drops the second, as the first was needed since.
+        (2, (0, 1, 0, 2, 0), 3),
+        (2, (0, 1, 0, 2, 1), 4),
+        (3, (0, 1, 2, 0, 1, 2), 3),
+    ],
+)
+def test_the_set_that_was_not_needed_for_longest_goes_first(styles, sets, asked, loads):
+    ledger = tiny_ledger(MemorySpec(adapter_sets=sets))
+    for index in asked:
+        fused(ledger, styles[index])
+        kept = [key for key in ledger._holdings if key[0] == "transformer"]
+        assert len(kept) <= sets
+    assert ledger.loads.count("Transformer") == loads
+
+
+def test_requests_without_adapters_take_no_place(styles):
+    ledger = tiny_ledger()
+    for _ in range(2):
+        fused(ledger, styles[0])
+        fused(ledger)
+        fused(ledger, styles[0].model_copy(update={"strength": 0.0}))
+    assert ledger.loads.count("Transformer") == 2
+
+
+def test_a_transformer_that_is_at_work_is_dropped_later(styles):
+    ledger = tiny_ledger()
+    first, second, _ = (ledger.with_loras(ledger.files.adapter(style)) for style in styles)
+    with first.transformer() as model:
+        fused(ledger, styles[1])
+        assert not any(p.is_meta for p in model.parameters())
+    assert len([key for key in ledger._holdings if key[0] == "transformer"]) == 2
+    with second.transformer():
+        assert len([key for key in ledger._holdings if key[0] == "transformer"]) == 1
+
+
+@pytest.mark.parametrize("values", [{"adapter_sets": 2}, {"transformer": "exchange"}])
+def test_what_was_kept_before_changes_no_weights(styles, values):
+    ledger = tiny_ledger(MemorySpec.model_validate(values))
+    alone = {}
+    for index in (0, 1, 2, 0, 2, 1):
+        if index not in alone:
+            alone[index] = fused(tiny_ledger(), styles[index])
+        assert equal(fused(ledger, styles[index]), alone[index])
+    assert not equal(alone[0], alone[1])
+    assert len(ledger._fusions) <= 2
+
+
+@pytest.mark.parametrize("values", [{"adapter_sets": 3}, {"transformer": "exchange"}])
+def test_a_replaced_file_is_another_adapter(styles, values):
+    ledger = tiny_ledger(MemorySpec.model_validate(values))
+    before = fused(ledger, styles[0])
+    said = ledger.files.identity(styles[0])
+    _write_scaled(Path(styles[1].path), Path(styles[0].path), 3.0)
+    after = fused(ledger, styles[0])
+    assert not equal(after, before)
+    assert equal(after, fused(tiny_ledger(), styles[0]))
+    assert ledger.files.identity(styles[0]) != said
+    # Nobody can ask for what was there before.
+    assert len([key for key in ledger._holdings if key[0] == "transformer"]) == 1
+
+
+def test_a_file_that_is_gone_is_said(styles):
+    ledger = tiny_ledger()
+    fused(ledger, styles[0])
+    Path(styles[0].path).unlink()
+    with pytest.raises(CheckpointError, match=r"0\.safetensors does not exist"):
+        fused(ledger, styles[0])
+
+
+def test_a_file_that_is_replaced_between_header_and_weights_is_not_read(styles):
+    adapter = tiny_ledger().files.adapter(styles[0])
+    _write_scaled(Path(styles[1].path), Path(styles[0].path), 3.0)
+    with pytest.raises(CheckpointError, match="was replaced after it was opened"):
+        adapter.file.tensor(adapter.file.names[0])
+
+
+def test_relief_keeps_the_limit_of_adapters():
+    ledger = tiny_ledger(MemorySpec(adapter_sets=2))
+    ledger.relieve("offload")
+    assert (ledger.memory.transformer, ledger.memory.adapter_sets) == ("disk", 2)
 
 
 def test_a_writer_shares_the_weights_of_the_text_encoder(tmp_path):

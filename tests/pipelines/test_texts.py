@@ -119,6 +119,17 @@ def test_texts_of_another_length_are_refused(records):
         store.put({"A fox.": drawn(8, 4)})
 
 
+def test_a_model_of_short_prompts_has_other_texts(records, gemma):
+    TextStore(records, files_with()).put({"A fox.": drawn(8, 4)})
+    edited(gemma, "tokenizer_config.json", model_max_length=128)
+    store = TextStore(records, files_with(gemma=str(gemma)))
+    assert store.explain("A fox.") == "this text was encoded with another length (1024; here 128)"
+    store.put({"A fox.": short(drawn(8, 4))})
+    found = TextStore(records, files_with(gemma=str(gemma))).get("A fox.")
+    assert found is not None
+    assert found.length == 128
+
+
 def test_copies_of_the_files_share_their_texts(records, gemma):
     TextStore(records, files_with()).put({"A fox.": drawn(8, 4)})
     store = TextStore(records, files_with(gemma=str(gemma)))

@@ -38,7 +38,8 @@ class Job:
     @property
     def lines(self) -> list[str]:
         """Item ids of all lines of the ledger."""
-        parts = sorted((self.output / "ledger").glob("*.jsonl"))
+        # A kill may leave a file that was being written.
+        parts = sorted((self.output / "ledger").glob("[!~]*.jsonl"))
         lines = [line for part in parts for line in part.read_text().splitlines()]
         return [json.loads(line)["item_id"] for line in lines]
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from rayreel.cli import app
 from rayreel.config.conditions import AdapterSpec
 from rayreel.config.jobs import ImageModelSpec, MemorySpec, ModelSetup
 from rayreel.config.request import RenderRequest
+from rayreel.pipelines.ledger import ComponentName
 from rayreel.runs.needs import FUSED, PRECISIONS, stage_needs
 from tests.checkpoints.published import shapes
 from tests.official_files import write_official
@@ -233,7 +235,7 @@ def test_stages_in_one_worker_add_up_what_stays(official):
     # encoded before, by others.
     total = sum(apart[name].weights for name in ("stage2", "decode"))
     assert together[FUSED].weights == total
-    passing = needs(files, memory=dict.fromkeys(MemorySpec.model_fields, "per_call"))
+    passing = needs(files, memory=dict.fromkeys(get_args(ComponentName), "per_call"))
     # The largest network of all is the transformer.
     assert passing[FUSED].weights == apart["stage1"].weights - _connectors("2.0")
 

@@ -23,7 +23,7 @@ from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"disk": 4, "s3": 8}
+KILLS = {"disk": 2, "s3": 5}
 ROWS_A_ROUND = 3
 SIZES: list[dict[str, Any]] = [{}, {"width": 128}, {"num_frames": 17}, {"steps": 12}]
 POOLS = {

@@ -21,8 +21,8 @@ from rayreel.pipelines.devices import choose_device
 from rayreel.pipelines.inputs import encode_image
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.states import video_target
+from rayreel.requests.spec import read_render_spec
 from rayreel.runs.requests import PlannedRow, plan_rows
-from rayreel.runs.spec import read_render_spec
 from tests.runs.conftest import Job
 
 pytestmark = pytest.mark.ray

@@ -12,10 +12,10 @@ from rayreel.cli import app
 from rayreel.config.jobs import StageSpec
 from rayreel.data.ledger import FailureRecord, Ledger
 from rayreel.data.storage import Storage
+from rayreel.requests.spec import read_render_spec
 from rayreel.runs.left import Left
 from rayreel.runs.opened import plan
 from rayreel.runs.passes import in_waves
-from rayreel.runs.spec import read_render_spec
 from rayreel.runs.waves import distinct
 from tests.data.test_ledger import done, failed
 from tests.runs.conftest import row, write_job

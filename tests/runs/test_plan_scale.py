@@ -21,7 +21,8 @@ from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.errors import SpecError
 from rayreel.pipelines import pipeline_of
-from rayreel.runs import requests, templates
+from rayreel.requests import templates
+from rayreel.runs import requests
 from rayreel.runs.requests import PlannedRow, RowPlan, plan_rows
 
 SMALL = {"width": 128, "height": 64, "num_frames": 9}
@@ -316,6 +317,7 @@ print(json.dumps([found, seconds, memory_gib, resume_s]))
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_million_rows_are_planned_and_resumed_in_a_minute(tmp_path):
     path = tmp_path / "list.jsonl"
     with path.open("w") as file:

@@ -19,11 +19,11 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import RenderSpec
 from rayreel.data.ledger import FailureRecord, Ledger, LedgerEntry
 from rayreel.data.storage import Storage
+from rayreel.requests.spec import read_render_spec
 from rayreel.runs.report import gallery, results, write_report
 from rayreel.runs.report.plots import make_plots
 from rayreel.runs.report.statistics import Statistics
 from rayreel.runs.requests import PlannedRow, RowPlan, plan_rows
-from rayreel.runs.spec import read_render_spec
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 SMALL = {"width": 64, "height": 64, "num_frames": 9}

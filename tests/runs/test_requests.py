@@ -20,8 +20,8 @@ from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.conditions import AdapterSpec
 from rayreel.config.jobs import RenderSpec
 from rayreel.errors import SpecError
+from rayreel.requests.spec import read_render_spec
 from rayreel.runs.requests import PlannedRow, plan_rows
-from rayreel.runs.spec import read_render_spec
 
 # Valid in every pipeline.
 TARGET = "transformer_blocks.0.attn1.to_q"
@@ -420,7 +420,7 @@ import sys
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.runs.requests import plan_rows
-from rayreel.runs.spec import read_render_spec
+from rayreel.requests.spec import read_render_spec
 spec = read_render_spec(sys.argv[1])
 for row in plan_rows(spec, ModelFiles(locate_model(spec.model))):
     print(row.item_id, row.request.seed)

@@ -223,7 +223,7 @@ def test_one_group_is_read_while_another_is_encoded_and_no_third(media, tmp_path
 
 def test_signs_of_life_are_given_as_media_are_read_and_encoded(media, tmp_path):
     stage, signs = stage_in(tmp_path), []
-    life.listen(lambda: signs.append(1))
+    life.listen(lambda _: signs.append(1))
     try:
         stage(items_of(stage, media))
     finally:

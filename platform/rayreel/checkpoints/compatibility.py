@@ -112,6 +112,7 @@ def piece_faults(
         faults.append(fault)
     elif text_encoder and text_projection:
         faults += _text_width_faults(text_encoder, text_projection)
+        faults += _text_length_faults(text_encoder, transformer)
     if text_projection:
         faults += _projection_faults(transformer, text_projection)
     latents = transformer, config.in_channels
@@ -166,6 +167,14 @@ def _text_width_faults(
             holder = _holder(text_projection, name)
             yield _misfit(_name(text_encoder), has, holder, f"{taken} ({name})")
             return
+
+
+def _text_length_faults(text_encoder: TextEncoderFiles, transformer: WeightFile) -> Iterator[str]:
+    tokens = text_encoder.prompt_tokens
+    registers = transformer.section("transformer", TextConfig).video.num_registers
+    if tokens % registers:
+        has = f"prompts of {tokens} tokens (model_max_length in tokenizer_config.json)"
+        yield _misfit(_name(text_encoder), has, transformer, f"a multiple of {registers}")
 
 
 def _projection_faults(transformer: WeightFile, text_projection: WeightFile) -> Iterator[str]:

@@ -151,12 +151,18 @@ class ModelFiles:
         return (*self.loras, *last)
 
     def adapter(self, spec: AdapterSpec) -> Adapter:
-        """An adapter of the transformer, opened; raises ``CheckpointError``."""
+        """An adapter of the transformer, opened; raises ``CheckpointError``.
+
+        A file that took the place of an earlier one, as in the library, is another adapter.
+        """
+        if spec.path in self._opened and self._opened[spec.path].replaced:
+            del self._opened[spec.path]
+            self._hashes.pop(Path(spec.path), None)
         return Adapter(self._open(spec.path), spec.strength)
 
     def identity(self, adapter: AdapterSpec) -> str:
         """What tells an adapter from others: its weights and its strength."""
-        return f"{self._hash(Path(adapter.path))}*{adapter.strength!r}"
+        return f"{self._hash(self.adapter(adapter).file.path)}*{adapter.strength!r}"
 
     def fingerprint(self, fields: tuple[ModelFile, ...]) -> str:
         """Identity of the weights behind some fields of the spec, strengths included."""

@@ -7,6 +7,7 @@ refuses that for a file larger than the machine's memory.
 import json
 import math
 import mmap
+import os
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,9 @@ DTYPES = {
 }
 """PyTorch's dtypes by the name that a header has for them."""
 
+Stamp = tuple[int, int]
+"""Size of a file, and when it was written."""
+
 # Pages that are written become copies of the process's own, and are only then accounted for; Python
 # has no name for the flag yet.
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -46,6 +50,7 @@ class MappedFile:
         path: The file.
         metadata: Its ``__metadata__``, values as written.
         header: Shape and dtype of every tensor, in safetensors' spelling, by name.
+        stamp: Tells it from a file that takes its place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +62,8 @@ class MappedFile:
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise CheckpointError(f"weight file {path} {what}")
+        # Before the header, so that one of another file is noticed.
+        self.stamp = _stamp(path.stat())
         try:
             # Refuses headers that do not describe the file to the byte.
             with safe_open(path, framework="np"):
@@ -95,8 +102,24 @@ class MappedFile:
             return torch.frombuffer(data, dtype=dtype).view(shape)
         return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=start).view(shape)
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another file, or none, is in its place by now."""
+        try:
+            return _stamp(self.path.stat()) != self.stamp
+        except OSError:
+            return True
+
     @cached_property
     def _memory(self) -> mmap.mmap:
         flags = mmap.MAP_PRIVATE | _NO_RESERVE
         with self.path.open("rb") as file:
+            # The header says nothing of another file's tensors.
+            if _stamp(os.fstat(file.fileno())) != self.stamp:
+                raise CheckpointError(f"{self.path} was replaced after it was opened")
             return mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    # Some network file systems number a file anew whenever it is looked up.
+    return status.st_size, status.st_mtime_ns

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from torch import Tensor
 
-from rayreel.checkpoints.mapped import MappedFile
+from rayreel.checkpoints.mapped import MappedFile, Stamp
 from rayreel.config.base import Architecture
 from rayreel.config.load import faults
 from rayreel.errors import CheckpointError
@@ -27,6 +27,7 @@ INDEX_SUFFIX = ".safetensors.index.json"
 class WeightFile:
     """Weights from one or several safetensors files, read as one file.
 
+    One that was opened before its file was replaced is not equal to one that was opened after.
     Names, shapes and dtypes come from the headers, tensors when they are asked for.
 
     Attributes:
@@ -37,11 +38,18 @@ class WeightFile:
     path: Path
     parts: tuple[Path, ...] = ()
     _files: tuple[MappedFile, ...] = field(init=False, repr=False, compare=False)
+    _stamps: tuple[Stamp, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Open the files; raises ``CheckpointError`` if one is not a safetensors file."""
         object.__setattr__(self, "parts", self.parts or _parts(self.path))
         object.__setattr__(self, "_files", tuple(map(MappedFile, self.parts)))
+        object.__setattr__(self, "_stamps", tuple(file.stamp for file in self._files))
+
+    @property
+    def replaced(self) -> bool:
+        """Whether other files, or none, are in the place of these by now."""
+        return any(file.replaced for file in self._files)
 
     def joined(self, *others: "WeightFile") -> "WeightFile":
         """This file with the tensors of others beside its own; metadata stays this file's.

@@ -118,8 +118,36 @@ class TextEncoderFiles:
         """Hidden states per token: the embedding and the output of every layer."""
         return int(self._text.num_hidden_layers) + 1
 
-    def tokenizer(self, *, length: int = PROMPT_TOKENS) -> PromptTokenizer:
-        """The tokenizer; raises ``CheckpointError`` if there is none."""
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """Tokens that prompts are cut and filled up to.
+
+        Published folders name no limit or a higher one; that of a small model is the length that
+        its networks are trained with. Packed files are published ones.
+
+        Raises:
+            CheckpointError: If the tokenizer's settings are broken.
+        """
+        settings = self.path / "tokenizer_config.json"
+        if self.packed or not settings.is_file():
+            return PROMPT_TOKENS
+        most = json_object(_read(settings), str(settings)).get("model_max_length")
+        if most is None:
+            return PROMPT_TOKENS
+        if isinstance(most, bool) or not isinstance(most, int | float) or not most >= 1:
+            raise CheckpointError(
+                f"{settings}: model_max_length={most!r}, expected a number of tokens from 1 on, "
+                f"such as {PROMPT_TOKENS}"
+            )
+        return int(min(PROMPT_TOKENS, most))
+
+    def tokenizer(self, *, length: int | None = None) -> PromptTokenizer:
+        """The tokenizer; raises ``CheckpointError`` if there is none.
+
+        Args:
+            length: Tokens of every encoded prompt; by default those that prompts have.
+        """
+        length = length or self.prompt_tokens
         if not self.packed:
             return PromptTokenizer(self.path, length=length)
         try:

@@ -12,11 +12,39 @@ from typing import Annotated, Literal
 
 import typer
 
-from rayreel.cli import data, jobs, models
+from rayreel.cli import (
+    convert,
+    data,
+    evaluate,
+    jobs,
+    loadtest,
+    models,
+    pretrain,
+    publish,
+    reports,
+    serve,
+    train,
+    world,
+)
 from rayreel.cli.app import app, example
 from rayreel.logs import setup_logging
 
-__all__ = ["app", "data", "jobs", "main", "models"]
+__all__ = [
+    "app",
+    "convert",
+    "data",
+    "evaluate",
+    "jobs",
+    "loadtest",
+    "main",
+    "models",
+    "pretrain",
+    "publish",
+    "reports",
+    "serve",
+    "train",
+    "world",
+]
 
 
 def _print_version(wanted: bool) -> None:

@@ -40,9 +40,9 @@ def encode_command(
     Only what is missing or has changed is encoded. Exit codes: 0 all rows are in the dataset or
     were dropped by a rule, 1 some failed, 2 something is wrong, 3 too many failed.
     """
+    from rayreel.requests.spec import read_encode_spec
     from rayreel.runs.encode import encode
     from rayreel.runs.encoding.forecast import forecast
-    from rayreel.runs.spec import read_encode_spec
 
     job = read_encode_spec(spec, set_ or (), output, model)
     if error_budget is not None:
@@ -71,8 +71,8 @@ def explain_command(
     model: Model = None,
 ) -> int:
     """Tell what encoding a list again would encode anew, and why. Encodes nothing."""
+    from rayreel.requests.spec import read_encode_spec
     from rayreel.runs.encoding.explain import explain
-    from rayreel.runs.spec import read_encode_spec
 
     print(explain(read_encode_spec(spec, set_ or (), output, model), names or ()))
     return 0

@@ -42,9 +42,9 @@ def render_command(
 
     Exit codes: 0 every row has a clip, 1 some failed, 2 something is wrong, 3 too many failed.
     """
+    from rayreel.requests.spec import read_render_spec
     from rayreel.runs.opened import plan
     from rayreel.runs.render import render
-    from rayreel.runs.spec import read_render_spec
 
     job = read_render_spec(spec, set_ or (), output, model)
     if error_budget is not None:
@@ -86,8 +86,8 @@ def plan_command(
 
     Checks every row, and prints actors, throughput, time, GPU-hours and storage.
     """
+    from rayreel.requests.spec import read_render_spec
     from rayreel.runs.plan import plan_job
-    from rayreel.runs.spec import read_render_spec
 
     print(plan_job(read_render_spec(spec, set_ or (), output, model), measure=measure, costs=costs))
     return 0
@@ -111,7 +111,7 @@ def submit_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
         typer.Option("--output", "-o", metavar="DIR", help="run directory that all nodes see"),
     ],
     job: Annotated[
-        Literal["render", "encode"], typer.Option("--job", help="what the spec is of")
+        Literal["render", "encode", "train"], typer.Option("--job", help="what the spec is of")
     ] = "render",
     set_: Set = None,
     model: Model = None,
@@ -132,8 +132,9 @@ def submit_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
     settings = [part for setting in set_ or () for part in ("--set", setting)]
     settings += ["--model", model] if model else []
     settings += ["--error-budget", str(error_budget)] if error_budget is not None else []
+    settings += ["--retry", retry] if retry != "none" else []
     job_id = submit(
-        [job, spec, "--output", output, "--retry", retry, *settings],
+        [job, spec, "--output", output, *settings],
         output=output,
         address=address,
         working_dir=working_dir,

@@ -1,4 +1,4 @@
-"""Metrics of a run, on the port where every node of the cluster exports Ray's own.
+"""Metrics of a run or a service, on the port where every node of the cluster exports Ray's own.
 
 Prometheus sees them as ``ray_rayreel_...``. Without a cluster, or with the collection of metrics
 turned off, they cost some microseconds and go nowhere.
@@ -46,6 +46,9 @@ class Definition:
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 _MINUTES = (900, 1800, 3600, 7200)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
+# A queue may be hours long.
+_HOURS = (14_400, 28_800, 86_400)
+_RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 3, 4, 8)
 
 DEFINITIONS = (
     Definition(
@@ -66,6 +69,35 @@ DEFINITIONS = (
     Definition("rayreel_items_left", "gauge", "Items of the run that are not finished"),
     Definition("rayreel_items_done", "gauge", "Items of the run that have a file"),
     Definition("rayreel_items_failed", "gauge", "Items of the run that have failed for good"),
+    Definition("rayreel_jobs", "gauge", "Jobs that wait or run", ("state",)),
+    Definition("rayreel_jobs_seconds", "gauge", "Work of jobs that wait or run", ("state",)),
+    Definition("rayreel_jobs_oldest_seconds", "gauge", "How long the first of the queue waits"),
+    Definition("rayreel_jobs_accepted", "counter", "Jobs that were accepted", ("priority",)),
+    Definition("rayreel_jobs_finished", "counter", "Jobs that ended", ("state", "error")),
+    Definition("rayreel_refusals", "counter", "Requests that were refused", ("code",)),
+    Definition(
+        "rayreel_job_wait_seconds",
+        "histogram",
+        "Time from when a job was accepted until it started",
+        ("priority",),
+        (*_SECONDS, *_MINUTES, *_HOURS),
+    ),
+    Definition(
+        "rayreel_job_seconds",
+        "histogram",
+        "Time from when a job started until it was done",
+        ("shape",),
+        (*_SECONDS, *_MINUTES),
+    ),
+    Definition(
+        "rayreel_eta_ratio",
+        "histogram",
+        "Time that a job took, as a share of what was told when it was accepted",
+        (),
+        _RATIOS,
+    ),
+    Definition("rayreel_pool_replicas", "gauge", "Actors of a pool that are ready", ("pool",)),
+    Definition("rayreel_pool_seconds", "gauge", "Work that is left for a pool", ("pool",)),
 )
 
 
@@ -134,6 +166,82 @@ class RunMetrics:
             items: How many.
         """
         _count("rayreel_retries", items, {**self._tags, "reason": reason})
+
+
+class ServiceMetrics:
+    """What the processes of a service tell of its jobs."""
+
+    def __init__(self, service: str) -> None:
+        """Cheap; every process has its own.
+
+        Args:
+            service: Its name, which stands where runs have their id.
+        """
+        self._tags = {"run": service}
+
+    def accepted(self, priority: str) -> None:
+        """A job of this priority was accepted."""
+        _count("rayreel_jobs_accepted", 1, {**self._tags, "priority": priority})
+
+    def refused(self, code: str) -> None:
+        """A request was refused.
+
+        Args:
+            code: Why, in one of a few words that are always the same, such as ``queue_full``.
+        """
+        _count("rayreel_refusals", 1, {**self._tags, "code": code})
+
+    def started(self, priority: str, wait_s: float) -> None:
+        """A job of this priority started after a wait."""
+        _observe("rayreel_job_wait_seconds", wait_s, {**self._tags, "priority": priority})
+
+    def done(self, shape: str, seconds: float) -> None:
+        """The work of a job is done.
+
+        Args:
+            shape: Class of its shape; there must be few.
+            seconds: How long it took, without the wait.
+        """
+        _observe("rayreel_job_seconds", seconds, {**self._tags, "shape": shape})
+
+    def finished(self, state: str, error: str = "") -> None:
+        """A job ended.
+
+        Args:
+            state: As what.
+            error: Why it failed, as clients are told.
+        """
+        _count("rayreel_jobs_finished", 1, {**self._tags, "state": state, "error": error})
+
+    def retry(self, reason: str, jobs: int = 1) -> None:
+        """Jobs go back to the queue.
+
+        Args:
+            reason: A few words that are always the same, such as ``taken over``.
+            jobs: How many.
+        """
+        _count("rayreel_retries", jobs, {**self._tags, "reason": reason})
+
+    def eta(self, told_s: float, took_s: float) -> None:
+        """How long a job took from when it was accepted, and what its client was told then."""
+        if told_s > 0:
+            _observe("rayreel_eta_ratio", took_s / told_s, self._tags)
+
+    def jobs(self, state: str, *, jobs: int, seconds: float) -> None:
+        """How many jobs wait, or run, and the work in them."""
+        tags = {**self._tags, "state": state}
+        _set("rayreel_jobs", jobs, tags)
+        _set("rayreel_jobs_seconds", seconds, tags)
+
+    def oldest(self, seconds: float) -> None:
+        """How long the job waits that came first of those in the queue; 0 without any."""
+        _set("rayreel_jobs_oldest_seconds", seconds, self._tags)
+
+    def pool(self, pool: str, *, replicas: int, seconds: float) -> None:
+        """How many actors of a pool are ready, and the work that is left for them."""
+        tags = {**self._tags, "pool": pool}
+        _set("rayreel_pool_replicas", replicas, tags)
+        _set("rayreel_pool_seconds", seconds, tags)
 
 
 def _count(name: str, more: int, tags: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from rayreel.data.ledger import worker_name
 from rayreel.errors import RayreelError
 from rayreel.stages.base import ItemFailure, StageItem, run_stage
 from rayreel.stages.finished import finished_item
-from rayreel.stages.life import listen
+from rayreel.stages.life import Sign, listen
 
 # Workers of one pool that may end, one after the other, before any of them has finished an item.
 _MOST_STARTS = 5
@@ -160,7 +160,7 @@ class Worker:
         self._board.end(self._pool.name, ids)
         return results
 
-    def _alive(self) -> None:
+    def _alive(self, _: Sign) -> None:
         now = time.monotonic()
         if now - self._told > _LEAST_SILENCE_S:
             self._told = now

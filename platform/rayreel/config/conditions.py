@@ -13,7 +13,10 @@ from rayreel.config.base import StrictModel
 class AdapterSpec(StrictModel):
     """A LoRA file, fused into the transformer when it is loaded."""
 
-    path: str = Field(description="safetensors file")
+    path: str = Field(
+        description="safetensors file, or the name of one in the adapter library: the folder that "
+        "RAYREEL_ADAPTERS names, by default ~/.local/share/rayreel/adapters"
+    )
     strength: float = Field(
         default=1.0, allow_inf_nan=False, description="factor of the adapter; 0 leaves it out"
     )

@@ -1,5 +1,6 @@
 """What a person writes to run a job."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,6 +14,12 @@ StageName = Literal["text", "stage1", "stage2", "decode"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
 
+
+# An actor computes with as many threads as it has CPUs. Another number of threads sums in another
+# order, so by default it must not depend on how many actors there are, or on the machine.
+_CPUS = 1.0
+# Ray rounds resources to four digits: shares that it rounds up would not fit side by side.
+_SHARES_PER_CPU = 100
 
 # What stages that share an actor may differ in.
 _WITHIN_AN_ACTOR = {"device", "dtype"}
@@ -134,6 +141,13 @@ class MemorySpec(StrictModel):
         default="per_call",
         description="the language model as a writer of prompts; text_encoder has its own",
     )
+    adapter_sets: int = Field(
+        default=1,
+        ge=1,
+        description="sets of adapters of requests that a worker keeps transformers with at a time; "
+        "whichever was not needed for longest goes first. With exchange there is one transformer "
+        "in any case",
+    )
 
 
 class StageSpec(StrictModel):
@@ -183,6 +197,19 @@ class StageSpec(StrictModel):
                 f"expected {self.replicas} or more"
             )
         return self
+
+
+def cpu_share(choices: Sequence[StageSpec], cpus: float) -> float:
+    """CPUs of an actor whose spec says nothing; never none, so that it can be refused.
+
+    Args:
+        choices: Of all pools.
+        cpus: That they have together.
+    """
+    held = sum(choice.replicas * choice.cpus for choice in choices if choice.cpus)
+    others = sum(choice.replicas for choice in choices if not choice.cpus)
+    shares = _SHARES_PER_CPU * (cpus - held) // max(1, others)
+    return min(_CPUS, max(1, shares) / _SHARES_PER_CPU)
 
 
 class ModelSetup(StrictModel):

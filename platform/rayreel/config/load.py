@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,10 +16,13 @@ S = TypeVar("S", bound=BaseModel)
 # In the words of YAML and JSON, where pydantic's are those of Python.
 _PHRASES = {
     "model_type": "should be a mapping of fields",
+    "model_attributes_type": "should be a mapping of fields",
     "dict_type": "should be a mapping",
     "tuple_type": "should be a list",
     "invalid_key": "keys should be text",
 }
+# A union's tag that is none of its branches, or is not there.
+_TAG_FAULTS = {"union_tag_invalid", "union_tag_not_found"}
 _LONGEST_SHOWN = 60
 
 
@@ -87,14 +90,26 @@ def _walk(fault: ErrorDetails, kind: type[BaseModel]) -> tuple[list[str], type[B
     """
     path: list[str] = []
     in_mapping = False
+    branches: list[type[BaseModel]] = []
     for part in fault["loc"]:
+        if branch := next((one for one in branches if _is_branch(one, part)), None):
+            kind, branches = branch, []
+            continue
         field = kind.model_fields.get(str(part))
         if field or in_mapping or isinstance(part, int) or part == _unknown_field(fault):
             path.append(str(part))
         in_mapping = field is not None and get_origin(field.annotation) is dict
         if field:
-            kind = next(iter(_models_in(field.annotation)), kind)
+            models = _models_in(field.annotation)
+            kind, branches = next(iter(models), kind), models[1:] and models
     return path, kind
+
+
+def _is_branch(kind: type[BaseModel], part: int | str) -> bool:
+    """Whether pydantic calls a branch of a union so: by the model's tag, or by its name."""
+    literals = [f.annotation for f in kind.model_fields.values()]
+    tags = [tag for one in literals if get_origin(one) is Literal for tag in get_args(one)]
+    return part in tags or part == kind.__name__
 
 
 def _expectation(fault: ErrorDetails, model: type[BaseModel]) -> str:
@@ -104,6 +119,10 @@ def _expectation(fault: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown; nearest is {near[0]!r}" if near else f"unknown; known: {', '.join(known)}"
     if fault["type"] == "missing":
         return "required"
+    if fault["type"] in _TAG_FAULTS:
+        tag = str(fault["ctx"]["discriminator"])
+        tags = fault["ctx"].get("expected_tags")
+        return f"{tag} should be one of {tags}" if tags else f"{tag} is required"
     message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
     return _PHRASES.get(fault["type"], message)
 
@@ -113,6 +132,8 @@ def _given(fault: ErrorDetails) -> str:
     if fault["type"] in {"extra_forbidden", "missing"}:
         return ""
     value = fault["input"]
+    if fault["type"] == "union_tag_invalid":
+        value = fault["ctx"]["tag"]
     if isinstance(value, dict | list | tuple):
         kind = "mapping" if isinstance(value, dict) else "list"
         return "" if fault["type"] == "value_error" else f", got a {kind}"

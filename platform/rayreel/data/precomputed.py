@@ -75,7 +75,7 @@ def export_precomputed(dataset_uri: str | Path, folder: str | Path) -> int:
     names = [
         _file_name(index, name, sample_id)
         for index, (name, sample_id) in enumerate(
-            zip(*dataset.columns().select(["name", "sample_id"]).to_pydict().values(), strict=True)
+            zip(*dataset.columns(["name", "sample_id"]).to_pydict().values(), strict=True)
         )
     ]
     _refuse_strangers(given, set(names))

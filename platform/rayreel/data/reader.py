@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from rayreel.data.columns import TrainingSample, plain_schema
-from rayreel.data.dataset import read_info
+from rayreel.data.dataset import ShardInfo, read_info
 from rayreel.data.shards import OpenShard
 from rayreel.data.storage import Storage
 from rayreel.types import seeded_generator
@@ -71,20 +71,31 @@ class LatentDataset(Dataset[TrainingSample]):
         number = bisect_right(self._ends, index)
         return self._shard(number).sample(index - self.samples_of(number).start)
 
-    def columns(self) -> pa.Table:
+    def columns(self, names: Sequence[str] | None = None) -> pa.Table:
         """All that is known of all samples beside their tensors: a row for each, in order.
 
         Shapes, sizes and captions are there, so that samples can be chosen and put into batches of
         one shape before any is read; of each shard, only the footer is.
 
+        Args:
+            names: Of columns that every dataset has; by default all columns. Of a large dataset,
+                captions take more memory than all the rest.
+
         Raises:
+            KeyError: If there is no such column.
             RayreelError: If a shard is missing or damaged.
         """
+
+        def chosen(table: pa.Table) -> pa.Table:
+            return table if names is None else table.select(names)
+
+        def read(shard: ShardInfo) -> pa.Table:
+            return chosen(OpenShard(self._storage, shard).table())
+
+        empty = chosen(plain_schema().empty_table())
         with ThreadPoolExecutor(_READERS) as readers:
-            tables = list(
-                readers.map(lambda shard: OpenShard(self._storage, shard).table(), self.info.shards)
-            )
-        return pa.concat_tables([plain_schema().empty_table(), *tables], promote_options="default")
+            tables = list(readers.map(read, self.info.shards))
+        return pa.concat_tables([empty, *tables], promote_options="default")
 
     def samples_of(self, shard: int) -> range:
         """Numbers of the samples in a shard."""

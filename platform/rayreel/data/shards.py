@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, contiguous_format
 
 from rayreel.data.columns import BLOB, SampleRow, TrainingSample, plain_schema, training_sample
 from rayreel.data.dataset import (
@@ -72,7 +72,13 @@ def write_shard(
                 )
             for name, all_values in kept.items():
                 all_values.append(values.get(name))
-            blob = save({name: tensor.contiguous() for name, tensor in row.tensors.items()})
+            # Copies: a clip may be its own reference, and the format wants no memory twice.
+            blob = save(
+                {
+                    name: tensor.clone(memory_format=contiguous_format)
+                    for name, tensor in row.tensors.items()
+                }
+            )
             writer.write_table(pa.Table.from_pylist([values | {BLOB.name: blob}], columns))
             statistics += _statistics(row)
         if not statistics.samples:

@@ -1,7 +1,7 @@
 """Opening media files, and what a file says about itself."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,11 +61,15 @@ class MediaInfo:
 
 
 @contextmanager
-def open_media(source: str | Path) -> Iterator[InputContainer]:
+def open_media(
+    source: str | Path, *, codecs: Sequence[str] | None = None
+) -> Iterator[InputContainer]:
     """Open a media file for reading; ffmpeg sees its bytes and can open nothing else.
 
     Args:
         source: A local path, or a URI that fsspec opens.
+        codecs: Decoders that ffmpeg may try while it looks for streams; by default all. Callers
+            that decode must look at the streams' own.
 
     Raises:
         MediaError: If the file is missing, cut off or of a format that is not read, or turns out
@@ -74,7 +78,7 @@ def open_media(source: str | Path) -> Iterator[InputContainer]:
     with open_file(source) as file:
         size, stated_end = _ends(file, source)
         try:
-            with _opened(file, source) as container:
+            with _opened(file, source, codecs) as container:
                 # ffmpeg plays what is left of a cut-off file without a word.
                 entries = (entry for stream in container.streams for entry in stream.index_entries)
                 end = max([stated_end, *(entry.pos + entry.size for entry in entries)])
@@ -158,9 +162,11 @@ def _matroska_size(file: BinaryIO) -> tuple[int, bool]:
     return value, value != (1 << bits) - 1
 
 
-def _opened(file: BinaryIO, source: str | Path) -> InputContainer:
+def _opened(file: BinaryIO, source: str | Path, codecs: Sequence[str] | None) -> InputContainer:
     # No protocol goes by this name: whatever a format may name, it is not opened.
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+    if codecs is not None:
+        options["codec_whitelist"] = ",".join(codecs)
     try:
         return av.open(file, "r", options=options)
     except (av.ArgumentError, av.InvalidDataError) as error:

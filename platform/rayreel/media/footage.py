@@ -13,11 +13,11 @@ from PIL import Image
 from rayreel.config.encode import SceneSpec
 from rayreel.errors import MediaError
 from rayreel.media.container import moving_stream, open_media
-from rayreel.media.frames import shown_frames
 from rayreel.media.image import is_still, load_image
 from rayreel.media.loudness import read_loudness
 from rayreel.media.orientation import Orientation, upright_pixels, upright_size
 from rayreel.media.scenes import CutFinder
+from rayreel.media.shown import shown_frames
 from rayreel.media.timing import Timing, timing_of
 
 THUMB = 32

@@ -5,27 +5,21 @@ resizing. Letters: H height, W width, C channels, F frames.
 """
 
 import io
-import logging
 import math
-import struct
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from rayreel.errors import MediaError
 from rayreel.media.files import open_file
-
-logger = logging.getLogger(__name__)
+from rayreel.media.still import decode_still
 
 MAX_CRF = 51
-
-# What Pillow's decoders raise on damaged data.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 def load_image(source: bytes | str | Path) -> Tensor:
@@ -40,22 +34,7 @@ def load_image(source: bytes | str | Path) -> Tensor:
     Raises:
         MediaError: If the file is missing, damaged, not an image, or too large to decode safely.
     """
-    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image {source}"
-    limit = Image.MAX_IMAGE_PIXELS or math.inf
-    try:
-        data = source if isinstance(source, bytes) else _read(source)
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > limit:
-                raise MediaError(
-                    f"{name} has {image.width}x{image.height} pixels; at most {limit} are allowed"
-                )
-            return torch.from_numpy(np.array(_to_srgb(ImageOps.exif_transpose(image), name)))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaError(f"{name} is too large: {error}") from error
-    except UnidentifiedImageError as error:
-        raise MediaError(f"{name} is of no format that Pillow reads") from error
-    except _DAMAGED as error:
-        raise MediaError(f"cannot read {name}: {error}") from error
+    return torch.from_numpy(decode_still(source))
 
 
 def write_image(path: str | Path, frame: Tensor) -> None:
@@ -174,42 +153,3 @@ def to_model_input(pixels: Tensor) -> Tensor:
     """
     frames = pixels if pixels.dim() == 4 else pixels[None]
     return (frames.float() / 127.5 - 1).movedim(1, 0)[None]
-
-
-def _read(source: str | Path) -> bytes:
-    with open_file(source) as file:
-        return file.read()
-
-
-def _to_srgb(image: Image.Image, name: str) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    image = _without_alpha(image)
-    if profile:
-        try:
-            converted = ImageCms.profileToProfile(
-                image,
-                io.BytesIO(profile),
-                ImageCms.createProfile("sRGB"),
-                outputMode="RGB",
-            )
-        except ImageCms.PyCMSError as error:
-            logger.warning("%s: colour profile ignored, it does not fit the image: %s", name, error)
-        else:
-            assert converted is not None, "None comes back only from conversions in place"
-            return converted
-    return image.convert("RGB")
-
-
-def _without_alpha(image: Image.Image) -> Image.Image:
-    """The image in a mode that a colour profile describes: ``L``, ``RGB`` or ``CMYK``."""
-    if image.mode.startswith("I;16"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixel format {image.mode} has no known range; save with 8 or 16 bits")
-    if image.mode == "LA":
-        return image.convert("L")
-    if image.mode in ("L", "RGB", "CMYK"):
-        return image
-    # Through RGBA, as Pillow warns about palettes with translucent entries otherwise.
-    return image.convert("RGBA").convert("RGB")

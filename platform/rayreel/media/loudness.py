@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rayreel.media.audio import sound_pieces
 from rayreel.media.container import open_media, sound_stream
+from rayreel.media.pieces import sound_pieces
 
 STRETCHES_PER_S = 20
 

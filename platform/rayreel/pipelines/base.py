@@ -22,6 +22,7 @@ from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.phases import Phase
 from rayreel.pipelines.resolve import resolve
 from rayreel.pipelines.sources import read_sources
+from rayreel.pipelines.texts import TextStore
 from rayreel.types import Clip, ClipStream, Latents
 
 # What every pipeline reads.
@@ -170,23 +171,41 @@ class Pipeline:
             MediaError: If a file of it cannot be read.
             Cancelled: If the watch says so.
         """
-        if (seed := request.seed) is None:
+        if request.seed is None:
             raise ValueError("seed=None: a request on its own needs a seed")
         request = resolve(
             read_sources(request, self.ledger.files).request, self.ledger.files, type(self)
         )
+        return self.stream(request).collect()
+
+    def stream(self, request: RenderRequest, texts: TextStore | None = None) -> ClipStream:
+        """Render one resolved request from prompt to clip, which is decoded while it is read.
+
+        Args:
+            request: With every field set.
+            texts: Where encoded and written texts are kept; by default they are not.
+        """
+        assert request.seed is not None, "resolved requests have a seed"
+        if not self.traits.stages:
+            return self.decode(request, Latents(video=None, audio=None))
         if is_chained(request):
-            store = MemoryStore()
-            for _ in render_chain(self, request, store):
+            chunks = MemoryStore()
+            for _ in render_chain(self, request, chunks, texts):
                 pass
-            return join_chunks(self, request, store).collect()
+            return join_chunks(self, request, chunks)
         text = request
         if request.enhance:
-            written = enhance(self.ledger, request.prompt, seed=seed, image=first_image(request))
+            written = enhance(
+                self.ledger,
+                request.prompt,
+                seed=request.seed,
+                image=first_image(request),
+                store=texts.records if texts else None,
+            )
             text = request.model_copy(update={"prompt": written.prompt})
-        batch = phases.encode(self.ledger, [text])
+        batch = phases.encode(self.ledger, [text], store=texts)
         latents = self.refine(batch, self.generate(batch))
-        return self.decode(request, latents[0]).collect()
+        return self.decode(request, latents[0])
 
     def base(self, request: RenderRequest) -> ModelLedger:
         """The transformer with the model's and the request's adapters."""

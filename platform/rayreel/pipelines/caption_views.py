@@ -18,9 +18,9 @@ from rayreel.config.encode import CaptionSpec, OpenAICaptioner
 from rayreel.data.sources import local_copy
 from rayreel.errors import ItemError, MediaError
 from rayreel.media.audio import read_audio
-from rayreel.media.frames import shown_frames
 from rayreel.media.image import load_image
 from rayreel.media.orientation import upright_pixels
+from rayreel.media.shown import shown_frames
 from rayreel.media.timing import timing_of
 from rayreel.types import Audio
 

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ class ModelLedger:
         self._holdings: dict[tuple[str, Any], Holding[Any]] = {}
         self._fusions: dict[tuple[Adapter, ...], Fusion] = {}
         self._exchange: dict[str, Fusion] = {}
+        self._foreign_sets: list[tuple[Adapter, ...]] = []
         self._loads: list[str] = []
         self._reliefs: list[Relief] = []
 
@@ -101,7 +102,8 @@ class ModelLedger:
             return self._memory
         # What is kept in the host's memory would not be out of the way of a CPU.
         hold = "disk" if self.device.type == "cpu" else "offload"
-        return MemorySpec.model_validate(dict.fromkeys(MemorySpec.model_fields, hold))
+        held = dict.fromkeys(get_args(ComponentName), hold)
+        return self._memory.model_copy(update=held)
 
     @property
     def small_tiles(self) -> bool:
@@ -211,9 +213,9 @@ class ModelLedger:
             return own | found
 
         source = Source(network.outline, weights, lambda model: model.transformer_blocks)
+        self._drop_foreign()
         if exchanged:
             return self._exchanged(network, source, fusion)
-        self._drop_foreign()
         return self._lent("transformer", source, self._variant)
 
     def audio_encoder(self) -> AbstractContextManager[AudioEncoder]:
@@ -285,15 +287,29 @@ class ModelLedger:
             yield model
 
     def _drop_foreign(self) -> None:
-        """Keep the adapters of one request at a time: a list may name any number of them."""
-        mine = self._foreign(self.adapters)
+        """Keep the adapters of few requests at a time: a list may name any number of them."""
+        mine = self._foreign(_effective(self.adapters))
+        if not mine:
+            return
+        # Whoever asks for a file that was replaced since gets another set.
+        others = [
+            those
+            for those in self._foreign_sets
+            if those != mine and not any(adapter.file.replaced for adapter in those)
+        ]
+        surplus = len(others) + 1 - self.memory.adapter_sets
+        # Shared by all views, so it is changed in place.
+        self._foreign_sets[:] = [*others[max(0, surplus) :], mine]
+        kept = {(), *self._foreign_sets}
+        for adapters in list(self._fusions):
+            if self._foreign(adapters) not in kept:
+                del self._fusions[adapters]
         for key, holding in list(self._holdings.items()):
             component, variant = key
-            if not mine or component != "transformer" or holding.users:
+            if component != "transformer" or variant is None or holding.users:
                 continue
-            if self._foreign(variant[0]) not in ((), mine):
+            if self._foreign(variant[0]) not in kept:
                 del self._holdings[key]
-                self._fusions.pop(variant[0], None)
                 release_memory(self.device)
 
     def _foreign(self, adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:

@@ -237,7 +237,7 @@ def denoise(
             ledger, transformer, batch, guided=phase.guided, force_uncond=sampler.needs_uncond
         )
         if watch:
-            denoiser = watched(denoiser, watch, phase.name, len(phase.sigmas) - 1)
+            denoiser = watched(denoiser, watch, phase.name, len(phase.sigmas) - 1, picture)
         video, audio = loop(phase.sigmas, (video, audio), denoiser)
     return [
         Latents(video=one_video, audio=one_audio)

@@ -14,7 +14,6 @@ from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.fingerprint import fingerprint_tensors
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.data.store import Record, RecordStore
-from rayreel.models.text.tokenizer import PROMPT_TOKENS
 from rayreel.types import TextFeatures
 
 KIND = "text"
@@ -38,19 +37,23 @@ class TextStore:
     """
 
     def __init__(
-        self, records: RecordStore, files: ModelFiles, *, length: int = PROMPT_TOKENS
+        self, records: RecordStore, files: ModelFiles, *, length: int | None = None
     ) -> None:
         """Keep the arguments; reads nothing yet.
 
         Args:
             records: Where they lie.
             files: The model whose texts they are.
-            length: Tokens that its texts are cut and filled up to.
+            length: Tokens that its texts are cut and filled up to; by default the model's.
         """
         self.records = records
         self._files = files
-        self._length = length
+        self._wanted = length
         self._kept: OrderedDict[str, TextFeatures] = OrderedDict()
+
+    @cached_property
+    def _length(self) -> int:
+        return self._wanted or self._files.text_encoder.prompt_tokens
 
     def key(self, text: str) -> str:
         """Identity of a text's features."""

@@ -26,8 +26,8 @@ from rayreel.pipelines.choice import GENERAL
 from rayreel.pipelines.devices import choose_device, free_memory
 from rayreel.pipelines.image import image_faults
 from rayreel.pipelines.resolve import resolve
+from rayreel.requests.spec import read_model, read_setup
 from rayreel.runs.needs import FUSED, PRECISIONS, Need, Precision, stage_needs
-from rayreel.runs.spec import read_model, read_setup
 
 _GIB = 2**30
 

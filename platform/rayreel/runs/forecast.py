@@ -13,8 +13,8 @@ from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.texts import TextStore
+from rayreel.requests.costs import CostBook
 from rayreel.runs.left import Left
-from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.make import Counts, count_shapes, make_plan
 from rayreel.runs.planning.options import Cluster
 from rayreel.runs.planning.plan import Plan

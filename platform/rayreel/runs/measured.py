@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.cluster.pool import Pool
 from rayreel.config.jobs import StageName
-from rayreel.runs.planning.costs import CostBook, Item, Observation
+from rayreel.requests.costs import CostBook, Item, Observation
+from rayreel.requests.shapes import DENOISING, shape_of
 from rayreel.runs.planning.plan import Actual
-from rayreel.runs.planning.shapes import DENOISING, shape_of
 from rayreel.stages.base import RenderItem, TextItem
 
 # A sample tells as much as a million.

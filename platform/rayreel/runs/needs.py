@@ -19,7 +19,6 @@ from rayreel.models.memory import (
     transformer_bytes,
     upsampler_bytes,
 )
-from rayreel.models.text.tokenizer import PROMPT_TOKENS
 from rayreel.models.tiling import TileSizeConfig
 from rayreel.models.video_vae.fitting import tiled_decode_bytes
 from rayreel.pipelines import pipeline_of
@@ -169,7 +168,7 @@ class _Sizes:
             hidden_size=encoder.hidden_size,
             num_hidden_states=encoder.num_hidden_states,
             prompts=self.setup.stage("text").least_batch,
-            text_tokens=PROMPT_TOKENS,
+            text_tokens=self.files.text_encoder.prompt_tokens,
             itemsize=self._itemsize,
         )
         projection = networks.feature_extractor(self.files).header
@@ -230,7 +229,7 @@ class _Sizes:
         activations = text_connectors_bytes(
             self.files.text,
             prompts=texts * self.setup.stage(stage).least_batch,
-            text_tokens=PROMPT_TOKENS,
+            text_tokens=self.files.text_encoder.prompt_tokens,
             itemsize=self._itemsize,
         )
         header = networks.text_connectors(self.files).header
@@ -242,7 +241,7 @@ class _Sizes:
             batch=passes * self.setup.stage(stage).least_batch,
             video_tokens=self._latent(downscale).tokens,
             audio_tokens=self._audio_frames if self.request.audio else 0,
-            text_tokens=PROMPT_TOKENS,
+            text_tokens=self.files.text_encoder.prompt_tokens,
             itemsize=self._itemsize,
             per_token=False,
         )

@@ -4,18 +4,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
-from rayreel.checkpoints.compatibility import text_encoder_warning
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.checkpoints.networks import check_networks
-from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import ModelSpec, RenderSpec
+from rayreel.config.jobs import RenderSpec
 from rayreel.data.lease import Lease
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
-from rayreel.errors import CheckpointError, RayreelError, SpecError
-from rayreel.pipelines.image import image_faults
+from rayreel.errors import RayreelError, SpecError
+from rayreel.requests.models import rendering_model
 from rayreel.runs.left import Left, Retry
 from rayreel.runs.requests import RowPlan, plan_rows
 
@@ -77,19 +73,8 @@ def plan(spec: RenderSpec) -> tuple[ModelFiles, RowPlan]:
         SpecError: If rows are wrong.
         CheckpointError: If weight files are missing, damaged or do not fit their architecture.
     """
-    files = checked_model(spec.model)
-    if files.spec.image_model and (found := image_faults(files.spec.image_model)):
-        raise CheckpointError("\n".join(found))
+    files = rendering_model(spec.model)
     return files, plan_rows(spec, files)
-
-
-def checked_model(model: Literal["tiny"] | ModelSpec) -> ModelFiles:
-    """A model whose headers are read; raises ``CheckpointError`` as ``plan`` does."""
-    files = ModelFiles(locate_model(model))
-    check_networks(files)
-    if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
-        log.warning("%s", warning)
-    return files
 
 
 def open_directory(output: str) -> Storage:

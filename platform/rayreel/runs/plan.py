@@ -5,11 +5,11 @@ from itertools import islice
 from rayreel.cluster.connect import capacity, connected
 from rayreel.config.jobs import RenderSpec
 from rayreel.data.storage import Storage
+from rayreel.requests.costs import CostBook
+from rayreel.requests.shapes import shape_name
 from rayreel.runs.left import Left
 from rayreel.runs.opened import open_run
-from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.make import count_shapes, unmeasured
-from rayreel.runs.planning.shapes import shape_name
 from rayreel.runs.planning.table import as_table
 from rayreel.runs.render import plan_run, render_left
 

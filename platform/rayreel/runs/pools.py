@@ -1,11 +1,11 @@
 """The stage graph of a render job: which stages the items need, and on which actors they run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rayreel.cluster.connect import Capacity
 from rayreel.cluster.pool import Pool
-from rayreel.config.jobs import RenderSpec, StageName, StageSpec
+from rayreel.config.jobs import RenderSpec, StageName, StageSpec, cpu_share
 from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
@@ -15,12 +15,6 @@ from rayreel.stages.base import Stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
 from rayreel.stages.text import TextStage
-
-# An actor computes with as many threads as it has CPUs. Another number of threads sums in another
-# order, so by default it must not depend on how many actors there are, or on the machine.
-_CPUS = 1.0
-# Ray rounds resources to four digits: shares that it rounds up would not fit side by side.
-_SHARES_PER_CPU = 100
 
 
 def choose_devices(
@@ -51,7 +45,7 @@ def text_pool(spec: RenderSpec, device: Device, free: Capacity) -> Pool:
         free: What the cluster has.
     """
     choice = spec.workers if spec.placement == "fused" else spec.stage("text")
-    return _pool(spec, {"text": device}, choice, cpu_share([choice], free))
+    return _pool(spec, {"text": device}, choice, cpu_share([choice], free.cpus))
 
 
 def render_pools(
@@ -70,7 +64,7 @@ def render_pools(
         groups = [(names, spec.workers)]
     else:
         groups = [([name], spec.stage(name)) for name in names]
-    share = cpu_share([choice for _, choice in groups], free)
+    share = cpu_share([choice for _, choice in groups], free.cpus)
     return [
         _pool(spec, {name: devices[name] for name in group}, choice, share)
         for group, choice in groups
@@ -94,14 +88,6 @@ def _pool(
         node=choice.node,
         ledger=Ledger(Storage(spec.output)) if "decode" in devices else None,
     )
-
-
-def cpu_share(choices: Sequence[StageSpec], free: Capacity) -> float:
-    """CPUs of an actor whose spec says nothing; never none, so that preflight can refuse it."""
-    held = sum(choice.replicas * choice.cpus for choice in choices if choice.cpus)
-    others = sum(choice.replicas for choice in choices if not choice.cpus)
-    shares = _SHARES_PER_CPU * (free.cpus - held) // max(1, others)
-    return min(_CPUS, max(1, shares) / _SHARES_PER_CPU)
 
 
 def _stage(spec: RenderSpec, name: StageName, device: Device) -> Stage[Any]:

@@ -25,16 +25,16 @@ from rayreel.errors import ClusterError, RunStopped
 from rayreel.logs import log_context, log_settings
 from rayreel.pipelines.chunks import is_chained, num_chunks
 from rayreel.pipelines.devices import Device
+from rayreel.requests.costs import CostBook
+from rayreel.requests.shapes import shape_name
 from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.forecast import cluster_of, forecast, placed
 from rayreel.runs.left import Left, Retry
 from rayreel.runs.measured import Measured
 from rayreel.runs.opened import Run, open_run
 from rayreel.runs.passes import Passes, in_waves
-from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.options import Cluster
 from rayreel.runs.planning.plan import Plan
-from rayreel.runs.planning.shapes import shape_name
 from rayreel.runs.planning.table import compare
 from rayreel.runs.pools import choose_devices, render_pools, text_pool
 from rayreel.runs.progress import following

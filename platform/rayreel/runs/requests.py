@@ -18,7 +18,8 @@ from rayreel.config.jobs import RenderSpec
 from rayreel.config.request import RenderRequest
 from rayreel.data.manifest import FaultList, Manifest, Row
 from rayreel.errors import SpecError
-from rayreel.runs.templates import FaultyRow, Own, Template, Templates
+from rayreel.requests.row_files import RowFiles
+from rayreel.requests.templates import FaultyRow, Own, Template, Templates
 
 _MOST_FAULTS = 50
 _MOST_ROWS = 5
@@ -166,7 +167,8 @@ def plan_rows(spec: RenderSpec, files: ModelFiles) -> RowPlan:
         SpecError: Naming row, field, what was expected and the nearest legal value, for all rows.
     """
     manifest = Manifest(spec.prompts)
-    templates = Templates(spec, files)
+    row_files = RowFiles(spec.prompts.rpartition("/")[0], spec.output)
+    templates = Templates(spec.defaults, files, row_files)
     columns, names = _Columns(), _Names()
     wrong = FaultList(_MOST_FAULTS)
     ignored: dict[str, _Some] = {}

@@ -2,12 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
@@ -16,20 +14,19 @@ from rayreel.config.jobs import MemorySpec, ModelSpec
 from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
-from rayreel.media.image import write_image
-from rayreel.media.mux import write_clip
-from rayreel.media.sound import write_sound
 from rayreel.pipelines import pipeline_of
 from rayreel.pipelines.chain import FinishedChunk
 from rayreel.pipelines.chunks import is_chained
 from rayreel.pipelines.devices import Device
 from rayreel.pipelines.joining import join_chunks
 from rayreel.pipelines.ledger import ModelLedger, ledger_for
+from rayreel.pipelines.output import Seen, suffix_of, write_output
 from rayreel.stages.base import Artifact, RenderItem, Result
 from rayreel.stages.chunks import StoredChunks
 from rayreel.stages.finished import finished_item
 from rayreel.stages.groups import Relief, in_groups
 from rayreel.stages.life import alive
+from rayreel.stages.previews import ProjectionFile, Teacher
 from rayreel.types import ClipStream, Latents
 
 
@@ -43,6 +40,7 @@ class DecodeStage:
         memory: How long networks are held.
         output: The run directory.
         keep_latents: Whether latents are kept beside the clips.
+        previews: Folder or URI that what previews are painted by is learned into; ``None`` for not.
     """
 
     model: Literal["tiny"] | ModelSpec
@@ -50,11 +48,13 @@ class DecodeStage:
     memory: MemorySpec
     output: str
     keep_latents: bool = False
+    previews: str | None = None
     name: str = field(default="decode", init=False)
     _models: ModelLedger = field(init=False, repr=False)
     _storage: Storage = field(init=False, repr=False)
     _ledger: Ledger = field(init=False, repr=False)
     _relief: Relief = field(init=False, repr=False)
+    _teacher: Teacher | None = field(init=False, repr=False)
 
     @property
     def loads(self) -> tuple[str, ...]:
@@ -68,6 +68,10 @@ class DecodeStage:
         self._relief = Relief(partial(self._models.relieve, "tiles", "offload"))
         self._storage = Storage(self.output)
         self._ledger = Ledger(self._storage)
+        files = self._models.files
+        self._teacher = (
+            None if self.previews is None else Teacher(ProjectionFile(self.previews, files), files)
+        )
 
     def __call__(self, batch: Sequence[RenderItem]) -> list[Result]:
         """Write each clip, then its line in the ledger."""
@@ -115,8 +119,14 @@ class DecodeStage:
         path, digest = output_name(item.item_id, item.request), hashlib.sha256()
         with self._storage.local_staging(path, replace=replaces) as staged:
             clip = self._decoded(item, chunks)
-            num_frames = clip.num_frames
-            _write_file(staged, item.request, clip, digest)
+            num_frames, see = clip.num_frames, _hashing(digest)
+            video = item.latents.video if item.latents else None
+            if self._teacher and video is not None:
+                colours = self._teacher.watch(video)
+                write_output(staged, item.request, clip, _both(see, colours.see))
+                self._teacher.learn(colours)
+            else:
+                write_output(staged, item.request, clip, see)
             num_bytes = staged.stat().st_size
         return Artifact(path=path, sha256=digest.hexdigest(), num_bytes=num_bytes), num_frames
 
@@ -129,26 +139,9 @@ class DecodeStage:
 
 def output_name(item_id: str, request: RenderRequest) -> str:
     """Name of the file that a request becomes in a run directory."""
-    if not request.video:
-        return f"sounds/{item_id}.{request.audio_format}"
-    still = request.num_frames == 1 and request.extend is None
-    return f"images/{item_id}.png" if still else f"videos/{item_id}.mp4"
-
-
-def _write_file(
-    path: Path, request: RenderRequest, clip: ClipStream, digest: "hashlib._Hash"
-) -> None:
-    if not request.video:
-        sound = clip.collect().audio
-        assert sound is not None, "a clip without a picture has sound"
-        digest.update(sound.waveform.contiguous().numpy().data)
-        write_sound(path, sound, format=request.audio_format)
-        return
-    hashed = replace(clip, frames=_hashed(clip.frames, digest))
-    if clip.num_frames == 1:
-        write_image(path, hashed.collect().frames[0])
-    else:
-        write_clip(path, hashed, crf=request.crf)
+    suffix = suffix_of(request)
+    folder = {"mp4": "videos", "png": "images"}.get(suffix, "sounds")
+    return f"{folder}/{item_id}.{suffix}"
 
 
 def _whole(item: RenderItem, latents: Latents) -> FinishedChunk:
@@ -159,12 +152,19 @@ def _whole(item: RenderItem, latents: Latents) -> FinishedChunk:
     )
 
 
-def _hashed(
-    chunks: Generator[Tensor, None, None], digest: "hashlib._Hash"
-) -> Generator[Tensor, None, None]:
-    """Pass chunks on, adding their bytes to a hash on the way."""
-    with closing(chunks):
-        for chunk in chunks:
-            digest.update(chunk.contiguous().numpy().data)
-            alive()
-            yield chunk
+def _both(one: Seen, other: Seen) -> Seen:
+    def see(chunk: Tensor) -> None:
+        one(chunk)
+        other(chunk)
+
+    return see
+
+
+def _hashing(digest: "hashlib._Hash") -> Callable[[Tensor], None]:
+    """Adds what it is given to a hash, and tells that the stage lives."""
+
+    def add(chunk: Tensor) -> None:
+        digest.update(chunk.contiguous().numpy().data)
+        alive()
+
+    return add

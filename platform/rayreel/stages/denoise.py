@@ -21,7 +21,8 @@ from rayreel.pipelines.texts import TextStore
 from rayreel.stages.base import RenderItem, Result
 from rayreel.stages.chunks import StoredChunks
 from rayreel.stages.groups import Relief, in_groups
-from rayreel.stages.life import alive
+from rayreel.stages.life import Sign, alive
+from rayreel.stages.previews import Painter, Pictures, ProjectionFile
 from rayreel.stages.text import text_store
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,15 @@ class _DenoisingStage:
         device: Where to compute.
         memory: How long networks are held.
         store: Where written prompts and encoded texts are kept.
+        previews: Whether signs of life bring pictures, once the store has what is needed for them.
     """
 
     model: Literal["tiny"] | ModelSpec
     device: Device
     memory: MemorySpec
     store: str
+    previews: bool = field(default=False, kw_only=True)
+    _painter: Painter | None = field(init=False, repr=False)
     _ledger: ModelLedger = field(init=False, repr=False)
     _texts: TextStore = field(init=False, repr=False)
     _relief: Relief = field(init=False, repr=False)
@@ -56,9 +60,16 @@ class _DenoisingStage:
         self._ledger = ledger_for(self.model, self.device, self.memory)
         self._relief = Relief(partial(self._ledger.relieve, "offload"))
         self._texts = text_store(self._ledger, self.store)
+        files = self._ledger.files
+        self._painter = Painter(ProjectionFile(self.store, files)) if self.previews else None
 
     def _pipeline(self, items: Sequence[RenderItem]) -> Pipeline:
-        return pipeline_of(items[0].request)(self._ledger, Watch(on_step=_log_step))
+        signs = _Signs()
+        album = None
+        if self._painter:
+            album = self._painter.album([item.item_id for item in items], signs.pictures)
+        watch = Watch(on_step=signs.step, on_estimate=album)
+        return pipeline_of(items[0].request)(self._ledger, watch)
 
     def _encoded(self, items: Sequence[RenderItem]) -> list[EncodedRequest]:
         requests = [
@@ -145,6 +156,16 @@ def _makes_no_latents(item: RenderItem) -> bool:
     return pipeline_of(item.request).traits.stages == 0
 
 
-def _log_step(phase: str, step: int, steps: int) -> None:
-    log.debug("%s: step %d of %d", phase, step + 1, steps)
-    alive()
+@dataclass
+class _Signs:
+    """Signs of life of one batch."""
+
+    last: Sign = field(default_factory=Sign)
+
+    def step(self, phase: str, step: int, steps: int) -> None:
+        log.debug("%s: step %d of %d", phase, step + 1, steps)
+        self.last = Sign(phase, step, steps)
+        alive(self.last)
+
+    def pictures(self, pictures: Pictures) -> None:
+        alive(replace(self.last, pictures=pictures))

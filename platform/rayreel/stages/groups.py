@@ -9,7 +9,7 @@ from typing import Generic
 
 import torch
 
-from rayreel.errors import CheckpointError, RetryableError, StorageError
+from rayreel.errors import Cancelled, CheckpointError, RetryableError, StorageError
 from rayreel.stages.base import ItemFailure, ItemT, StageItem
 
 _EXHAUSTED = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -58,8 +58,8 @@ def in_groups(
 
     A group that fails is done again item by item, and the items that fail alone become failures.
     One that runs out of memory is done again by halves, then with whatever relief the stage has.
-    Weights that do not load, and a run directory that does not answer, are not the fault of an
-    item: these errors go on to the caller.
+    Weights that do not load, a run directory that does not answer, and work that is cancelled are
+    not the fault of an item: these errors go on to the caller.
 
     Args:
         name: The stage.
@@ -122,7 +122,7 @@ class _Group(Generic[ItemT]):
         """What came of it; the tensors of a call that failed are let go."""
         try:
             return self.work(items)
-        except (CheckpointError, StorageError):
+        except (Cancelled, CheckpointError, StorageError):
             raise
         except Exception as error:
             what = f"item {items[0].item_id}" if len(items) == 1 else f"{len(items)} items"

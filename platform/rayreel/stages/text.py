@@ -53,6 +53,11 @@ class TextStage:
         """Classes of the networks that this process has built so far."""
         return self._ledger.loads
 
+    @property
+    def time_factor(self) -> int:
+        """Pixel frames per latent frame of the model."""
+        return self._ledger.files.factors.time
+
     def setup(self) -> None:
         """Open the weight files; the encoder loads with the first text that is not known."""
         self._ledger = ledger_for(self.model, self.device, self.memory)

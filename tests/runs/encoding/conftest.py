@@ -15,6 +15,7 @@ from rayreel.cluster.connect import Capacity
 from rayreel.config.encode import EncodeSpec, EncodeStageName
 from rayreel.data.reader import LatentDataset
 from rayreel.pipelines.devices import Device
+from rayreel.requests.spec import read_encode_spec
 from rayreel.runs.encode import EncodeSummary, encode
 from rayreel.runs.encoding.explain import explain
 from rayreel.runs.encoding.opened import EncodeRun
@@ -22,7 +23,6 @@ from rayreel.runs.encoding.pools import encode_devices, encode_pool
 from rayreel.runs.encoding.tries import Batches, I
 from rayreel.runs.left import Retry
 from rayreel.runs.passes import failed_entry
-from rayreel.runs.spec import read_encode_spec
 from rayreel.stages.base import ItemFailure, run_stage
 from tests.corpus import CorpusClip, write_corpus
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,22 +34,33 @@ def test_scenes_become_samples_of_their_own(corpus, tmp_path):
     assert list(job.results) == ["cut", "cut/1"]
 
 
-@pytest.fixture
-def small(tmp_path) -> EncodeJob:
-    """Four clips of one bucket, encoded."""
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory) -> tuple[EncodeJob, Path]:
+    """Four clips of one bucket, encoded once, and a copy of all that is there then."""
+    folder = tmp_path_factory.mktemp("encoded") / "job"
+    folder.mkdir()
     for number, name in enumerate(ROWS):
         torch.manual_seed(number)
         frames = torch.randint(0, 255, (9, 64, 96, 3), dtype=torch.uint8)
-        write_video(tmp_path / f"{name}.mp4", frames)
+        write_video(folder / f"{name}.mp4", frames)
     write_rows(
-        tmp_path,
+        folder,
         [
             {"id": name, "video": f"{name}.mp4", "caption": f"The video shows {name} noise."}
             for name in ROWS
         ],
     )
-    job = write_job(tmp_path, {"dataset": "list.json", "buckets": BUCKETS})
+    job = write_job(folder, {"dataset": "list.json", "buckets": BUCKETS})
     assert job.encode().exit_code == 0
+    return job, Path(shutil.copytree(folder, folder.with_name("copy")))
+
+
+@pytest.fixture
+def small(encoded):
+    """The four clips and what was made of them, at their old place and with their old times."""
+    job, copy = encoded
+    shutil.rmtree(job.spec.parent)
+    shutil.copytree(copy, job.spec.parent)
     return job
 
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from rayreel.data.storage import Storage
+from rayreel.requests.spec import read_encode_spec
 from rayreel.runs.encode import encode
-from rayreel.runs.spec import read_encode_spec
 from tests.cluster.nodes import Cluster, cluster, with_pid
 from tests.corpus import corpus_spec_values
 from tests.runs.driver import Driver
@@ -24,7 +24,7 @@ from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"disk": 2, "s3": 4}
+KILLS = {"disk": 1, "s3": 2}
 ROUND_S = 20.0
 # The same item may well be at work when its worker is killed, time and again.
 POOLS = {"workers": {"replicas": 2, "cpus": 0.5, "batch_size": 3}, "attempts": 6}

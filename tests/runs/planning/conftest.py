@@ -6,7 +6,7 @@ from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.jobs import RenderSpec
 from rayreel.pipelines.devices import Device
-from rayreel.runs.planning.costs import CostBook, Item, Observation
+from rayreel.requests.costs import CostBook, Item, Observation
 from rayreel.runs.planning.make import Counts, count_shapes
 from rayreel.runs.planning.options import Cluster
 from rayreel.runs.planning.replicas import Room

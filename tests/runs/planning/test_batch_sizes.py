@@ -2,10 +2,10 @@
 
 import pytest
 
+from rayreel.requests.costs import CostBook, Item
+from rayreel.requests.shapes import shape_of
 from rayreel.runs.needs import FUSED
 from rayreel.runs.planning.batch_sizes import candidates, choose_batch, device_bytes
-from rayreel.runs.planning.costs import CostBook, Item
-from rayreel.runs.planning.shapes import shape_of
 from tests.pipelines.small import small_resolved
 from tests.runs.planning.conftest import EIGHT, LABEL, seen, spec
 

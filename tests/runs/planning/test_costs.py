@@ -7,7 +7,7 @@ import pytest
 from rayreel.data.ledger import LedgerEntry
 from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
-from rayreel.runs.planning.costs import CostBook, Item, device_label, observe
+from rayreel.requests.costs import CostBook, Item, device_label, observe
 from rayreel.runs.planning.make import unmeasured
 from tests.runs.planning.conftest import EIGHT, GPU, LABEL, book_of, seen
 

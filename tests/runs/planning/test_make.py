@@ -8,9 +8,9 @@ import pytest
 from rayreel.data.ledger import LedgerEntry
 from rayreel.data.storage import Storage
 from rayreel.pipelines.devices import Device
+from rayreel.requests.costs import CostBook
 from rayreel.runs.needs import FUSED
 from rayreel.runs.planning.batch_sizes import device_bytes
-from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.make import make_plan
 from rayreel.runs.planning.plan import Actual, Plan
 from rayreel.runs.planning.replicas import Room

@@ -2,8 +2,8 @@
 
 import pytest
 
+from rayreel.requests.shapes import shape_name, shape_of
 from rayreel.runs.planning.make import count_shapes
-from rayreel.runs.planning.shapes import shape_name, shape_of
 from tests.pipelines.small import small_resolved
 
 

@@ -148,14 +148,14 @@ class PixelNorm(nn.Module):
         """``(B, C, F, H, W)`` to the same shape, written to ``out`` where it is given."""
         # The norm reads x once, where a mean of squares would also write them.
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        rms = length.square_().div_(x.shape[1]).add_(1e-8).sqrt_()
-        return torch.div(x, rms, out=out)
+        rms = (length.square() / x.shape[1] + 1e-8).sqrt()
+        return x / rms if out is None else torch.div(x, rms, out=out)
 
 
 def activate_and_convolve(
     x: Tensor, norm: nn.Module, conv: VideoConv3d, modulation: tuple[Tensor, ...] = ()
 ) -> Tensor:
-    """Normalise, modulate, apply SiLU and convolve; without gradients, as it writes in place.
+    """Normalise, modulate, apply SiLU and convolve; in place, unless gradients are wanted.
 
     Args:
         x: ``(B, C, F, H, W)``, kept as it is.
@@ -166,7 +166,7 @@ def activate_and_convolve(
     Returns:
         ``(B, out_channels, F, H, W)``.
     """
-    if conv.copies(x):
+    if conv.copies(x) or torch.is_grad_enabled():
         return conv(_activate(norm(x), modulation))
     padded, h = conv.room(x)
     if isinstance(norm, PixelNorm):

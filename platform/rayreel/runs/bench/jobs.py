@@ -13,10 +13,10 @@ from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import Ledger, LedgerEntry
 from rayreel.data.storage import Storage
 from rayreel.pipelines.phases import texts_of
+from rayreel.requests.costs import CostBook
 from rayreel.runs.batches import like_batches
 from rayreel.runs.bench.spec import JobCase
 from rayreel.runs.opened import plan
-from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.plan import Plan
 from rayreel.runs.pools import choose_devices, render_pools, text_pool
 from rayreel.runs.render import render

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -15,7 +15,7 @@ from rayreel.config.sampling import Guidance
 from rayreel.media.mux import write_clip
 from rayreel.pipelines import PIPELINE_CLASSES, OneStage, Pipeline, phases
 from rayreel.pipelines.devices import Device
-from rayreel.pipelines.ledger import ModelLedger
+from rayreel.pipelines.ledger import ComponentName, ModelLedger
 from rayreel.pipelines.resolve import resolve
 from rayreel.runs.bench.baseline import (
     denoise_with_diffusers,
@@ -32,7 +32,7 @@ Renderer = Callable[[Sequence[RenderRequest], Path], None]
 CPU = Device("cpu", "float32", reason="as measured")
 """Where clips are compared."""
 
-_PER_CALL = MemorySpec.model_validate(dict.fromkeys(MemorySpec.model_fields, "per_call"))
+_PER_CALL = MemorySpec.model_validate(dict.fromkeys(get_args(ComponentName), "per_call"))
 _SUBJECTS = ("A fox in fresh snow", "Rain on a tin roof", "A tram at night", "Kites over a beach")
 
 

@@ -15,6 +15,7 @@ from rayreel.runs.bench.networks import (
     compare_vocoders,
 )
 from rayreel.runs.bench.pipeline import compare_policies, compare_with_diffusers
+from rayreel.runs.bench.serving import compare_services
 from rayreel.runs.bench.spec import (
     BatchesCase,
     BenchSpec,
@@ -26,13 +27,18 @@ from rayreel.runs.bench.spec import (
     LoadCase,
     RenderMemoryCase,
     ResidentCase,
+    ServiceCase,
     ShardingCase,
     TextBatchesCase,
+    TrainLoopCase,
+    TrainPaddingCase,
+    TrainScalingCase,
     TransformerCase,
     VideoDecoderCase,
     VocoderCase,
 )
 from rayreel.runs.bench.timing import surroundings
+from rayreel.runs.bench.training_cases import compare_training
 
 
 def run(spec: BenchSpec) -> Iterator[list[Line]]:
@@ -55,7 +61,7 @@ def run(spec: BenchSpec) -> Iterator[list[Line]]:
         yield [{**case.model_dump(), **surroundings(), **result} for result in results]
 
 
-def _compare(case: Case, seconds: float) -> list[Line]:
+def _compare(case: Case, seconds: float) -> list[Line]:  # noqa: PLR0912 - one for each kind
     match case:
         case LoadCase():
             lines = compare_loading(case, seconds)
@@ -75,8 +81,12 @@ def _compare(case: Case, seconds: float) -> list[Line]:
             lines = [compare_policies(case, seconds)]
         case BatchesCase():
             lines = [compare_batches(case, seconds)]
+        case TrainLoopCase() | TrainScalingCase() | TrainPaddingCase():
+            lines = compare_training(case, seconds)
         case ShardingCase() | TextBatchesCase() | EncodeClipsCase():
             lines = compare_encoding(case, seconds)
+        case ServiceCase():
+            lines = compare_services(case, seconds)
         case JobCase():
             lines = [compare_job(case, seconds)]
     return lines

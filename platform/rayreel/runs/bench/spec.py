@@ -1,13 +1,14 @@
 """What a benchmark compares: one entry per comparison, each of a known kind."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from rayreel.config.base import StrictModel
 from rayreel.config.buckets import Bucket, split_buckets
 
 Generation = Literal["2.0", "2.3"]
+TrainMode = Literal["full", "lora"]
 Sizes = Annotated[
     tuple[Bucket, ...],
     BeforeValidator(split_buckets),
@@ -202,6 +203,83 @@ class EncodeBytesCase(EncodeClipsCase):
 
 AnyEncodeCase = ShardingCase | TextBatchesCase | EncodeLoopCase | EncodeMemoryCase | EncodeBytesCase
 
+
+class TrainClipsCase(EncodeClipsCase):
+    """Generated clips of one size, encoded first, that the tiny model is trained on."""
+
+    buckets: Sizes = Field(min_length=1, max_length=1, description="the size of all samples")
+    clips: int = Field(ge=1)
+
+
+class TrainLoopCase(TrainClipsCase):
+    """A training run against a plain PyTorch loop over the same batches, which lie in memory."""
+
+    type: Literal["train_against_loop"]
+    samples: int = Field(ge=1, description="of one optimiser step")
+    epochs: int = Field(
+        default=3, ge=1, description="that are timed, after a first one in which texts are read"
+    )
+    modes: tuple[TrainMode, ...] = Field(default=("full", "lora"), min_length=1)
+
+
+class TrainScalingCase(TrainClipsCase):
+    """Tokens per second of one process and of two, with as many samples for each of them."""
+
+    type: Literal["train_scaling"]
+    samples: int = Field(ge=1, description="of one optimiser step, of each process")
+    steps: int = Field(
+        ge=2, description="the second half is timed: each process reads texts when they first come"
+    )
+    mode: TrainMode = "full"
+    shardings: tuple[Literal["full", "replicate"], ...] = Field(
+        default=("full", "replicate"), min_length=1
+    )
+
+
+class TrainPaddingCase(StrictModel):
+    """Tokens that are computed for nothing with samples of many sizes, by simulation."""
+
+    type: Literal["train_padding"]
+    buckets: Sizes = Field(min_length=1, description="sizes of samples, for a published video VAE")
+    counts: tuple[int, ...] = Field(description="samples of each size")
+    worlds: tuple[int, ...] = Field(default=(1, 2, 8), description="processes that train together")
+    batch_sizes: tuple[int, ...] = Field(description="samples of one optimiser step")
+    epochs: int = Field(default=3, ge=1)
+
+    @model_validator(mode="after")
+    def _counts_each_bucket(self) -> Self:
+        if len(self.counts) != len(self.buckets):
+            raise ValueError(f"{len(self.counts)} counts for {len(self.buckets)} buckets")
+        return self
+
+
+class ServiceCase(ClipsCase):
+    """Clips made by services of the tiny model, which are started for it, and asked over HTTP."""
+
+
+class ServicePlacementsCase(ServiceCase):
+    """A service with its stages in pools of their own against one with a single pool."""
+
+    type: Literal["service_placements"]
+    singles: int = Field(ge=1, description="of the clips: come by one, and the others in a burst")
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Self:
+        if self.singles >= self.clips:
+            raise ValueError(f"singles={self.singles} leave no burst of {self.clips} clips")
+        return self
+
+
+class ServiceBatchesCase(ServiceCase):
+    """A burst of like jobs for a service that batches them against one that does not."""
+
+    type: Literal["service_batches"]
+    batch: int = Field(default=4, ge=2, description="clips that are denoised together, at most")
+
+
+AnyServiceCase = ServicePlacementsCase | ServiceBatchesCase
+AnyTrainCase = TrainLoopCase | TrainScalingCase | TrainPaddingCase
+
 Case = Annotated[
     LoadCase
     | TransformerCase
@@ -213,7 +291,9 @@ Case = Annotated[
     | ResidentCase
     | BatchesCase
     | AnyEncodeCase
-    | AnyJobCase,
+    | AnyTrainCase
+    | AnyJobCase
+    | AnyServiceCase,
     Field(discriminator="type"),
 ]
 

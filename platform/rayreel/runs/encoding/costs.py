@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from rayreel.config.encode import EncodeStageName
+from rayreel.requests.costs import CostBook, Item, Observation
 from rayreel.runs.encoding.groups import cost, shape_name
-from rayreel.runs.planning.costs import CostBook, Item, Observation
 from rayreel.stages.base import StageItem, TextItem
 from rayreel.stages.caption import CaptionItem
 from rayreel.stages.latents import LatentItem

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from rayreel.config.encode import EncodeSpec, EncodeStageName
+from rayreel.requests.costs import CostBook
 from rayreel.runs.budget import ErrorBudget
 from rayreel.runs.encoding.costs import SOUND_ALONE, item_cost
 from rayreel.runs.encoding.on_cluster import OnCluster
@@ -15,7 +16,6 @@ from rayreel.runs.encoding.samples import Candidate
 from rayreel.runs.encoding.tries import Tries, Workers
 from rayreel.runs.encoding.waves import EncodeWaves
 from rayreel.runs.passes import in_waves
-from rayreel.runs.planning.costs import CostBook
 from rayreel.runs.planning.table import duration, size, table_text
 from rayreel.stages.base import StageItem
 

@@ -14,8 +14,9 @@ from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
 from rayreel.media.measures import MEASURES
+from rayreel.requests.models import checked_model
 from rayreel.runs.encoding.rows import ClipList
-from rayreel.runs.opened import checked_model, open_directory
+from rayreel.runs.opened import open_directory
 
 
 @dataclass(frozen=True)

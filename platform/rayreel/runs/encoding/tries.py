@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 from rayreel.config.encode import EncodeStageName
 from rayreel.data.ledger import LedgerTable
 from rayreel.pipelines.devices import Device
+from rayreel.requests.costs import CostBook, device_label
 from rayreel.runs.encoding.costs import EncodeCosts
 from rayreel.runs.encoding.opened import EncodeRun
 from rayreel.runs.encoding.progress import RowProgress
 from rayreel.runs.left import Retry
 from rayreel.runs.passes import lost
-from rayreel.runs.planning.costs import CostBook, device_label
 from rayreel.stages.base import ItemFailure, StageItem
 
 I = TypeVar("I", bound=StageItem)  # noqa: E741 - an item

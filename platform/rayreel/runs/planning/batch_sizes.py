@@ -7,9 +7,9 @@ from typing import Any
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.jobs import ModelSetup, StageName
 from rayreel.pipelines.devices import Device
+from rayreel.requests.costs import CostBook
+from rayreel.requests.shapes import DENOISING, Shape
 from rayreel.runs.needs import FUSED, Precision, stage_needs
-from rayreel.runs.planning.costs import CostBook
-from rayreel.runs.planning.shapes import DENOISING, Shape
 
 LARGEST = 8
 """Batches beyond it gain little: the matrices are large enough long before."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.config.jobs import RenderSpec, StageName
 from rayreel.config.request import RenderRequest
+from rayreel.requests.costs import CostBook, Item
+from rayreel.requests.shapes import Shape, shape_of
 from rayreel.runs.planning.batch_sizes import LARGEST
-from rayreel.runs.planning.costs import CostBook, Item
 from rayreel.runs.planning.options import Cluster, Option, Planner, Pooled
 from rayreel.runs.planning.plan import Plan, PoolPlan, ShapePlan, StagePlan
 from rayreel.runs.planning.replicas import makespan, pool_replicas
-from rayreel.runs.planning.shapes import Shape, shape_of
 
 _MOST_MEASURED = 4
 _HOUR_S = 3600

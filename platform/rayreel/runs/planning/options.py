@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.config.jobs import RenderSpec, StageName, StageSpec
+from rayreel.config.jobs import RenderSpec, StageName, StageSpec, cpu_share
 from rayreel.pipelines.devices import Device
+from rayreel.requests.costs import Basis, CostBook, Item, device_label
+from rayreel.requests.shapes import DENOISING, RENDER_STAGES, Shape
 from rayreel.runs.needs import FUSED
 from rayreel.runs.planning.batch_sizes import (
     USABLE,
@@ -15,7 +17,6 @@ from rayreel.runs.planning.batch_sizes import (
     device_bytes,
     gib,
 )
-from rayreel.runs.planning.costs import Basis, CostBook, Item, device_label
 from rayreel.runs.planning.plan import StagePlan
 from rayreel.runs.planning.replicas import (
     PLACEMENTS,
@@ -27,11 +28,7 @@ from rayreel.runs.planning.replicas import (
     pool_replicas,
     split_replicas,
 )
-from rayreel.runs.planning.shapes import DENOISING, RENDER_STAGES, Shape
 
-# As rayreel.runs.pools has it: an actor that the spec says nothing of takes one CPU, or a share.
-_CPUS = 1.0
-_SHARES_PER_CPU = 100
 _BASES: list[Basis] = ["measured", "scaled", "unknown"]
 
 
@@ -185,11 +182,7 @@ class Planner:
 
     def cpus(self, pools: Sequence["Pooled"]) -> float:
         """CPUs of an actor that the spec says nothing of."""
-        choices = [pool.choice for pool in pools]
-        held = sum(choice.replicas * choice.cpus for choice in choices if choice.cpus)
-        others = sum(choice.replicas for choice in choices if not choice.cpus)
-        shares = _SHARES_PER_CPU * (self.cluster.room.cpus - held) // max(1, others)
-        return min(_CPUS, max(1, shares) / _SHARES_PER_CPU)
+        return cpu_share([pool.choice for pool in pools], self.cluster.room.cpus)
 
     def _pools(self, placement: Placement) -> list["Pooled"]:
         if placement == "split":

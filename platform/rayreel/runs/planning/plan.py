@@ -9,7 +9,7 @@ from rayreel.config.base import StrictModel
 from rayreel.data.ledger import LedgerEntry
 from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
-from rayreel.runs.planning.costs import Basis
+from rayreel.requests.costs import Basis
 from rayreel.runs.planning.replicas import Placement
 
 FILE = "plan.json"

@@ -6,8 +6,8 @@ from typing import IO, Any
 
 from rayreel.config.request import RenderRequest
 from rayreel.pipelines import pipeline_of
+from rayreel.requests.templates import without_effect
 from rayreel.runs.requests import PlannedRow
-from rayreel.runs.templates import without_effect
 
 
 def write_rows(file: IO[str], rows: Iterable[PlannedRow]) -> None:

@@ -11,9 +11,9 @@ from rayreel.data.storage import Storage
 from rayreel.errors import SpecError
 from rayreel.pipelines.devices import choose_device
 from rayreel.pipelines.ledger import ModelLedger
+from rayreel.requests.spec import read_model
 from rayreel.runs.encoding.report.decoded import check_clips
 from rayreel.runs.encoding.report.page import PAGE_FILE, write_page
-from rayreel.runs.spec import read_model
 
 _RUN_FILE = "run.json"
 
