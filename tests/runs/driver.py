@@ -23,7 +23,7 @@ class Driver:
         return self.process.exitcode is not None
 
     def end(self) -> int:
-        self.process.join(300)
+        self.process.join(900)
         assert self.process.exitcode is not None, "the driver hangs"
         return self.process.exitcode
 

@@ -13,7 +13,7 @@ from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT
 from rayreel.media.video import read_clip
 from rayreel.requests.spec import read_encode_spec
 from rayreel.runs.encoding.rows import ClipList
-from rayreel.world.dataset import Format, make_clip, write_clips
+from rayreel.world.dataset import Format, Mixture, make_clip, write_clips
 from rayreel.world.scene import Scene, is_held_out
 
 SMALL = Format(width=64, height=32, num_frames=9)
@@ -24,7 +24,7 @@ def rows_of(manifest):
 
 
 def test_clips_are_written_with_their_captions_and_scenes(tmp_path):
-    manifest = write_clips(tmp_path, 3, seed=1, form=SMALL)
+    manifest = write_clips(tmp_path, 3, Mixture(seed=1, form=SMALL))
     rows = rows_of(manifest)
     assert len({row["id"] for row in rows}) == 3
     for row in rows:
@@ -41,7 +41,7 @@ def test_clips_are_written_with_their_captions_and_scenes(tmp_path):
 
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path):
-    one, other = (write_clips(tmp_path / name, 4, form=SMALL) for name in "ab")
+    one, other = (write_clips(tmp_path / name, 4, Mixture(form=SMALL)) for name in "ab")
     assert one.read_bytes() == other.read_bytes()
     for row in rows_of(one):
         first, second = (tmp_path / name / row["media_path"] for name in "ab")
@@ -50,7 +50,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
 
 def test_a_share_of_captions_says_nothing_and_the_clips_stay_the_same(tmp_path):
     said, some = (
-        rows_of(write_clips(tmp_path / str(share), 8, form=SMALL, wordless=share))
+        rows_of(write_clips(tmp_path / str(share), 8, Mixture(form=SMALL, wordless=share)))
         for share in (0, 0.5)
     )
     assert {row["caption"] == DEFAULT_NEGATIVE_PROMPT for row in some} == {True, False}
@@ -58,23 +58,39 @@ def test_a_share_of_captions_says_nothing_and_the_clips_stay_the_same(tmp_path):
     assert [row["media_path"] for row in some] == [row["media_path"] for row in said]
 
 
+def test_a_share_of_captions_is_put_as_people_may_and_the_clips_stay_the_same(tmp_path):
+    plain, some = (
+        rows_of(write_clips(tmp_path / str(share), 12, Mixture(form=SMALL, loosely=share)))
+        for share in (0, 0.5)
+    )
+    same = [one["caption"] == other["caption"] for one, other in zip(plain, some, strict=True)]
+    assert {*same} == {True, False}
+    assert [row["media_path"] for row in some] == [row["media_path"] for row in plain]
+
+
+def test_a_share_of_clips_is_half_as_large(tmp_path):
+    rows = rows_of(write_clips(tmp_path, 8, Mixture(form=SMALL, halved=0.5)))
+    sizes = {read_clip(tmp_path / row["media_path"]).frames.shape[1:3] for row in rows}
+    assert sizes == {(SMALL.height, SMALL.width), (SMALL.height // 2, SMALL.width // 2)}
+
+
 def test_clips_that_are_there_are_kept_and_others_made(tmp_path):
-    first = rows_of(write_clips(tmp_path, 2, form=SMALL))
+    first = rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL)))
     written = [(tmp_path / row["media_path"]).stat().st_mtime_ns for row in first]
     (tmp_path / "clips" / "~half.mp4").write_bytes(b"half")
     done: list[int] = []
-    more = rows_of(write_clips(tmp_path, 4, form=SMALL, done=lambda: done.append(1)))
+    more = rows_of(write_clips(tmp_path, 4, Mixture(form=SMALL), done=lambda: done.append(1)))
     assert more[:2] == first
     assert len(done) == 4
     assert [(tmp_path / row["media_path"]).stat().st_mtime_ns for row in first] == written
 
 
 def test_clips_of_another_seed_size_or_split_are_other_files(tmp_path):
-    first = {row["media_path"] for row in rows_of(write_clips(tmp_path, 2, form=SMALL))}
+    first = {row["media_path"] for row in rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL)))}
     for values in ({"seed": 1}, {"split": "held-out"}, {"new": True}):
-        rows = rows_of(write_clips(tmp_path, 2, form=SMALL, **values))
+        rows = rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL, **values)))
         assert not first & {row["media_path"] for row in rows}
-    longer = write_clips(tmp_path, 2, form=Format(width=64, height=32, num_frames=17))
+    longer = write_clips(tmp_path, 2, Mixture(form=Format(width=64, height=32, num_frames=17)))
     assert not first & {row["media_path"] for row in rows_of(longer)}
 
 

@@ -35,6 +35,16 @@ def world_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
     new: Annotated[
         bool, typer.Option("--new", help="pink things and hearts, which are in no other clips")
     ] = False,
+    loosely: Annotated[
+        float,
+        typer.Option(
+            "--loosely",
+            min=0,
+            max=1,
+            help="share of clips whose captions are put as people may put them: with other words, "
+            "in other orders, with mistakes",
+        ),
+    ] = 0.0,
     wordless: Annotated[
         float,
         typer.Option(
@@ -46,6 +56,16 @@ def world_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
     ] = 0.0,
     width: Annotated[int, typer.Option("--width", min=32, help="pixels, an even number")] = 128,
     height: Annotated[int, typer.Option("--height", min=32, help="pixels, an even number")] = 128,
+    halved: Annotated[
+        float,
+        typer.Option(
+            "--halved",
+            min=0,
+            max=1,
+            help="share of clips that are half as wide and high, as the first of two stages makes "
+            "them",
+        ),
+    ] = 0.0,
     frames: Annotated[
         int, typer.Option("--frames", min=1, help="of each clip, at 24 per second")
     ] = 25,
@@ -58,10 +78,18 @@ def world_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
     from tqdm import tqdm
 
     from rayreel.world.contact import contact_sheet
-    from rayreel.world.dataset import Format, write_clips
+    from rayreel.world.dataset import Format, Mixture, write_clips
 
     try:
-        form = Format(width=width, height=height, num_frames=frames)
+        mixture = Mixture(
+            seed=seed,
+            split=split,
+            new=new,
+            loosely=loosely,
+            wordless=wordless,
+            form=Format(width=width, height=height, num_frames=frames),
+            halved=halved,
+        )
     except ValueError as error:
         raise SpecError(str(error)) from error
     # A log file takes a line of progress now and then, and a terminal a moving bar.
@@ -72,16 +100,7 @@ def world_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
             bar.update()
 
         try:
-            manifest = write_clips(
-                output,
-                count,
-                seed=seed,
-                split=split,
-                new=new,
-                wordless=wordless,
-                form=form,
-                done=done,
-            )
+            manifest = write_clips(output, count, mixture, done=done)
             contact_sheet(manifest, output / "contact.jpg")
         except OSError as error:
             raise SpecError(f"cannot write clips to {output}: {error}") from error

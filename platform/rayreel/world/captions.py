@@ -1,11 +1,22 @@
 """Sentences that say what a scene shows, in many ways."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Literal, get_args
 
 from rayreel.world import words
 from rayreel.world.scene import Scene, Thing
+
+Sound = Literal["tone", "click", "louder"]
+SOUNDS: tuple[Sound, ...] = get_args(Sound)
+
+_HEARD: Mapping[Sound, str] = {
+    "tone": r"\b(tones?|notes?)\b",
+    "click": r"\bclicks?\b",
+    "louder": r"\blouder\b",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +29,13 @@ class Caption:
         text: One sentence or more.
         names_size: Whether it names the sizes.
         names_background: Whether it names the background.
+        sounds: What it says is heard.
     """
 
     text: str
     names_size: bool
     names_background: bool
+    sounds: frozenset[Sound]
 
 
 def caption(scene: Scene, rng: Random) -> str:
@@ -44,10 +57,14 @@ def describe(scene: Scene, rng: Random) -> Caption:
         text = f"{pattern}. {rng.choice(_sound_sentences(scene))}"
     text = re.sub(r"[\[\]]" if names_background else r"\[.*?\]", "", text)
     text = re.sub(r"[<>]" if "sound" in said else r"<.*?>", "", text)
+    text = _styled(text.format_map(said), rng)
     return Caption(
-        text=_styled(text.format_map(said), rng),
+        text=text,
         names_size=names_size,
         names_background=names_background,
+        sounds=frozenset(
+            sound for sound, heard in _HEARD.items() if re.search(heard, text, re.IGNORECASE)
+        ),
     )
 
 

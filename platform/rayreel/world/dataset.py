@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -55,6 +55,46 @@ class Format:
             raise ValueError(f"num_frames={self.num_frames}: expected at least 1")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Which clips there are.
+
+    Attributes:
+        seed: What they depend on.
+        split: Which combinations of colour, shape and motion there may be.
+        new: Whether each clip has the new colour or shape.
+        loosely: Share of clips whose captions are put as people may put them.
+        wordless: Share of clips whose captions say nothing of them: the negative prompt that
+            requests have by default, so that a model learns what guidance leads away from.
+        form: Size and length.
+        halved: Share of clips that are half as wide and high, as the first of two stages makes
+            them.
+    """
+
+    seed: int = 0
+    split: Split = "train"
+    new: bool = False
+    loosely: float = 0.0
+    wordless: float = 0.0
+    form: Format = field(default_factory=Format)
+    halved: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a size that has no half."""
+        if self.halved:
+            self._half()
+
+    def form_of(self, name: str) -> Format:
+        """Size and length of the clip of a name."""
+        return self._half() if Random(f"{name}/size").random() < self.halved else self.form
+
+    def _half(self) -> Format:
+        return replace(self.form, width=self.form.width // 2, height=self.form.height // 2)
+
+
+DEFAULT = Mixture()
+
+
 def make_clip(scene: Scene, form: Format) -> Clip:
     """A scene with its sound, as long as its frames."""
     frames = draw(
@@ -68,12 +108,8 @@ def make_clip(scene: Scene, form: Format) -> Clip:
 def write_clips(
     folder: Path,
     count: int,
+    mixture: Mixture = DEFAULT,
     *,
-    seed: int = 0,
-    split: Split = "train",
-    new: bool = False,
-    wordless: float = 0.0,
-    form: Format | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write clips as MP4 with captions; those that are there already are kept.
@@ -83,12 +119,7 @@ def write_clips(
     Args:
         folder: Where to write; made if it is missing.
         count: Clips.
-        seed: What they depend on.
-        split: Which combinations of colour, shape and motion there may be.
-        new: Whether each clip has the new colour or shape.
-        wordless: Share of clips whose captions say nothing of them: the negative prompt that
-            requests have by default, so that a model learns what guidance leads away from.
-        form: Size and length.
+        mixture: Which.
         done: Called after each clip.
 
     Returns:
@@ -97,19 +128,24 @@ def write_clips(
     Raises:
         OSError: If a file cannot be written.
     """
-    form = form or Format()
     (folder / _CLIPS).mkdir(parents=True, exist_ok=True)
-    kind = f"{split}-new" if new else split
+    kind = f"{mixture.split}-new" if mixture.new else mixture.split
     wanted = {
-        f"{kind}-{seed}-{index:06d}": asked(f"{kind}/{seed}/{index}", split=split, new=new)
+        f"{kind}-{mixture.seed}-{index:06d}": asked(
+            f"{kind}/{mixture.seed}/{index}",
+            split=mixture.split,
+            new=mixture.new,
+            loosely=mixture.loosely,
+        )
         for index in range(count)
     }
-    paths = {name: f"{_CLIPS}/{name}-{_hash(one, form)}.mp4" for name, one in wanted.items()}
+    forms = {name: mixture.form_of(name) for name in wanted}
+    paths = {name: f"{_CLIPS}/{name}-{_hash(one, forms[name])}.mp4" for name, one in wanted.items()}
     # Encoding leaves Python's lock to others.
     executor = ThreadPoolExecutor(os.cpu_count())
     try:
         for _ in executor.map(
-            lambda name: _write(folder / paths[name], wanted[name].scene, form), wanted
+            lambda name: _write(folder / paths[name], wanted[name].scene, forms[name]), wanted
         ):
             done()
     finally:
@@ -117,7 +153,7 @@ def write_clips(
     manifest = folder / MANIFEST
     with _replaced(manifest).open("w", encoding="utf-8") as file:
         for name, one in wanted.items():
-            said = Random(f"{name}/words").random() >= wordless
+            said = Random(f"{name}/words").random() >= mixture.wordless
             row = {
                 "id": name,
                 "media_path": paths[name],

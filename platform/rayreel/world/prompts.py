@@ -5,6 +5,7 @@ from random import Random
 from typing import Literal
 
 from rayreel.world.captions import describe
+from rayreel.world.loose import loose, rough
 from rayreel.world.sampling import Split, sample_scene
 from rayreel.world.scene import Scene
 
@@ -32,6 +33,7 @@ def asked(
     things: Literal[1, 2] | None = None,
     split: Split = "train",
     new: bool = False,
+    loosely: float = 0.0,
 ) -> Asked:
     """A scene and a caption of it: the same for the same name.
 
@@ -40,11 +42,18 @@ def asked(
         things: As of :func:`rayreel.world.sampling.sample_scene`.
         split: Likewise.
         new: Likewise.
+        loosely: Chance that the caption is one as of :mod:`rayreel.world.loose`.
     """
     scene = sample_scene(Random(f"scene/{name}"), things=things, split=split, new=new)
-    caption = describe(scene, Random(f"caption/{name}"))
+    rng = Random(f"caption/{name}")
+    if Random(f"loosely/{name}").random() < loosely:
+        caption = loose(scene, rng)
+        prompt = rough(caption.text, rng)
+    else:
+        caption = describe(scene, rng)
+        prompt = caption.text
     return Asked(
-        prompt=caption.text,
+        prompt=prompt,
         scene=scene,
         names_size=caption.names_size,
         names_background=caption.names_background,

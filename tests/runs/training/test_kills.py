@@ -59,7 +59,7 @@ class Chaos:
     def await_step(self, driver: Driver, least: int, most: int) -> None:
         """Wait until a step within these bounds, drawn at random, is done."""
         step = self.rng.randint(least, most)
-        wait(lambda: driver.ended or len(self.job.lines) >= step, f"step {step}", timeout_s=240)
+        wait(lambda: driver.ended or len(self.job.lines) >= step, f"step {step}", timeout_s=600)
         self.killed.append(f"after step {step}")
 
     def kill_worker(self) -> None:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from rayreel.training.pretraining.meaning import Meaning, SaidThing, Sound
+from rayreel.training.pretraining.meaning import Meaning, SaidThing
+from rayreel.world.captions import Sound
 from rayreel.world.scene import SIZES, Background
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from rayreel.world.captions import SOUNDS, Sound
 from rayreel.world.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -20,8 +20,6 @@ from rayreel.world.scene import (
     Size,
 )
 
-Sound = Literal["tone", "click", "louder"]
-SOUNDS: tuple[Sound, ...] = get_args(Sound)
 MOST_THINGS = 2
 
 NONE = -100

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from rayreel.training.pretraining.meaning import (
     MOST_THINGS,
     NONE,
-    SOUNDS,
     Classes,
     Meaning,
     SaidThing,
 )
+from rayreel.world.captions import SOUNDS
 from rayreel.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES
 
 _OF_THINGS = {"shape": len(SHAPES), "size": len(SIZES) + 1, "motion": len(MOTIONS)}
