@@ -80,7 +80,7 @@ def test_a_schedule_that_makes_no_sense_is_refused(fields, message):
         check_schedule(OptimizationSpec.model_validate(fields))
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw8bit"])
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "muon"])
 def test_a_state_made_in_advance_is_that_of_an_optimiser_that_begins(name):
     made, usual = (
         (weight, optimizer_for([weight], _spec(optimizer=name)))

@@ -31,7 +31,7 @@ def _train(model, state, steps):
     state.position = Position(3, 1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "muon"])
 def test_a_restored_state_goes_on_to_the_bit(optimizer):
     model, other = _model(), _model()
     fields = {"optimizer": optimizer, "learning_rate": 0.01, "ema": 0.9}

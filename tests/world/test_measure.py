@@ -150,7 +150,8 @@ def test_a_thing_too_many_or_too_few_is_told():
     pair = Scene(background="white", things=(still(x=0.25), still(colour="blue", x=0.75)))
     two, one = make_clip(pair, FORM), make_clip(alone(still(x=0.25), "white"), FORM)
     extra = judged(asked(alone(still(x=0.25))), two)
-    assert extra.things[0].colour
+    assert extra.things[0].shape
+    assert not extra.things[0].colour
     assert not extra.count
     assert not extra.right
     missing = judged(asked(pair), one)

@@ -88,8 +88,10 @@ class OptimizationSpec(StrictModel):
         description="samples of one pass through the model, at most; by default a worker's share",
     )
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
-    optimizer: Literal["adamw", "adamw8bit"] = Field(
-        default="adamw", description="adamw8bit needs the extra rayreel[lowbit]"
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = Field(
+        default="adamw",
+        description="adamw8bit needs the extra rayreel[lowbit]; muon learns from scratch in fewer "
+        "steps, and needs weights that are not split over workers",
     )
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -298,6 +300,12 @@ class TrainSpec(StrictModel):
             raise ValueError(
                 "acceleration.quantization int8 cannot be split over workers; set "
                 "acceleration.sharding: replicate, or quantization: fp8"
+            )
+        split = workers.bounds[1] > 1 and fast.sharding == "full"
+        if self.optimization.optimizer == "muon" and (split or fast.offload):
+            raise ValueError(
+                "optimization.optimizer muon needs whole matrices on the device; set "
+                "acceleration.sharding: replicate and offload: false, or optimizer: adamw"
             )
         if fast.offload and fast.sharding == "replicate":
             raise ValueError("acceleration.offload needs acceleration.sharding: full")

@@ -12,12 +12,20 @@ from torch.optim import AdamW, Optimizer
 from rayreel.config.train import OptimizationSpec
 from rayreel.errors import SpecError
 from rayreel.training.lowbit import adamw8bit
+from rayreel.training.muon import Muon
 
 
 def optimizer_for(parameters: Sequence[nn.Parameter], spec: OptimizationSpec) -> Optimizer:
-    """The optimiser of a spec, for weights that learn, all in one group."""
+    """The optimiser of a spec, for weights that learn, all in one group; raises ``SpecError``."""
     if spec.optimizer == "adamw8bit":
         return adamw8bit(
+            parameters,
+            learning_rate=spec.learning_rate,
+            betas=spec.betas,
+            weight_decay=spec.weight_decay,
+        )
+    if spec.optimizer == "muon":
+        return Muon(
             parameters,
             learning_rate=spec.learning_rate,
             betas=spec.betas,

@@ -17,7 +17,7 @@ FULL = 128
 """Pixels of a side of a whole frame."""
 
 # Whole scenes at half size, as the first stage makes them, beside cut-outs of those at full size.
-_HALVED = 0.25
+_HALVED = 0.4
 
 
 def pixels(frames: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ class ThingVerdict:
     """What a clip confirms of one thing that was asked for.
 
     Attributes:
-        colour: Whether there is a thing of its colour.
+        colour: Whether there is a thing of its colour, and there are no more things than asked for:
+            among the many that are seen in noise, any colour is.
         shape: Whether that has its shape.
         motion: Whether it moves as asked.
         pitch: Whether the tone of its colour is heard, and no other is louder than those of all
@@ -77,8 +78,9 @@ def compare(asked: Asked, frames: Tensor, fps: float, samples: Tensor, rate: int
     scene = asked.scene
     pairs = _pairs(scene.things, picture.things)
     loudest = [tone.colour for tone in sound.tones[: len(scene.things)]]
+    crowded = len(picture.things) > len(scene.things)
     return Verdict(
-        things=tuple(_judge(thing, seen, loudest, asked) for thing, seen in pairs),
+        things=tuple(_judge(thing, seen, loudest, asked, crowded=crowded) for thing, seen in pairs),
         count=len(picture.things) == len(scene.things),
         background=picture.background == scene.background if asked.names_background else None,
         synchrony_s=_synchrony(pairs, sound.clicks_s, len(frames) / fps),
@@ -98,11 +100,16 @@ def _pairs(
 
 
 def _judge(
-    thing: Thing, seen: SeenThing | None, tones: Sequence[Colour], asked: Asked
+    thing: Thing,
+    seen: SeenThing | None,
+    tones: Sequence[Colour],
+    asked: Asked,
+    *,
+    crowded: bool,
 ) -> ThingVerdict:
     size = seen is not None and seen.size == thing.size
     return ThingVerdict(
-        colour=seen is not None and seen.colour == thing.colour,
+        colour=seen is not None and seen.colour == thing.colour and not crowded,
         shape=seen is not None and seen.shape == thing.shape,
         motion=seen is not None and seen.motion == thing.motion,
         pitch=thing.colour in tones,

@@ -1,0 +1,70 @@
+"""Muon: equal singular values, at AdamW's rates, and never on a part of a matrix."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from rayreel.config.train import TrainSpec
+from rayreel.training.muon import Muon, orthogonal
+
+
+def muon(*weights, rate=0.1, decay=0.0):
+    return Muon(weights, learning_rate=rate, betas=(0.9, 0.99), weight_decay=decay)
+
+
+def drawn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 64), (64, 8)])
+def test_singular_values_become_equal_and_directions_stay(shape):
+    matrix = drawn(*shape)
+    found = orthogonal(matrix)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    assert nn.functional.cosine_similarity(found.flatten(), (left @ right).flatten(), dim=0) > 0.95
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 8, 3, 3, 3), (8,)])
+def test_steps_are_of_the_size_of_adamws_whatever_that_of_the_gradient(shape):
+    for scale in (1e-4, 1e4):
+        weight = nn.Parameter(torch.zeros(shape))
+        optimizer = muon(weight)
+        for _ in range(3):
+            weight.grad = drawn(*shape) * scale
+            before = weight.detach().clone()
+            optimizer.step()
+        moved = (weight.detach() - before).square().mean().sqrt() / 0.1
+        assert 0.1 < moved < 0.3 if len(shape) > 1 else 0.9 < moved < 1.1
+
+
+def test_a_linear_map_is_learnt_whose_directions_are_heard_unequally_loud():
+    wanted, weight = drawn(24, 24), nn.Parameter(torch.zeros(24, 24))
+    loud = torch.logspace(0, -1, 24)
+    optimizer = muon(weight, rate=0.05)
+    for step in range(400):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 400)
+        wrong = (weight - wanted) * loud
+        (weight.grad,) = torch.autograd.grad(wrong.square().sum(), weight)
+        optimizer.step()
+    assert (weight - wanted).abs().max() < 0.05
+
+
+def test_weights_are_taken_off_in_shares():
+    weight = nn.Parameter(torch.ones(4, 4))
+    weight.grad = torch.zeros(4, 4)
+    muon(weight, rate=0.1, decay=0.5).step()
+    torch.testing.assert_close(weight.detach(), torch.full((4, 4), 0.95))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"workers": {"num_workers": 2}}, {"acceleration": {"offload": True}}],
+)
+def test_split_weights_are_refused(values):
+    given = {"dataset": "data", "optimization": {"optimizer": "muon"}, **values}
+    with pytest.raises(ValidationError, match=r"sharding: replicate"):
+        TrainSpec.model_validate(given)
