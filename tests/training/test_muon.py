@@ -41,16 +41,15 @@ def test_steps_are_of_the_size_of_adamws_whatever_that_of_the_gradient(shape):
         assert 0.1 < moved < 0.3 if len(shape) > 1 else 0.9 < moved < 1.1
 
 
-def test_a_linear_map_is_learnt_whose_directions_are_heard_unequally_loud():
-    wanted, weight = drawn(24, 24), nn.Parameter(torch.zeros(24, 24))
-    loud = torch.logspace(0, -1, 24)
-    optimizer = muon(weight, rate=0.05)
-    for step in range(400):
-        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 400)
-        wrong = (weight - wanted) * loud
-        (weight.grad,) = torch.autograd.grad(wrong.square().sum(), weight)
+def test_a_linear_map_is_learnt():
+    inputs, wanted, weight = drawn(64, 24), drawn(24, 24), nn.Parameter(torch.zeros(24, 24))
+    optimizer = muon(weight)
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / 200)
+        wrong = (inputs @ (weight - wanted)).square().mean()
+        (weight.grad,) = torch.autograd.grad(wrong, weight)
         optimizer.step()
-    assert (weight - wanted).abs().max() < 0.05
+    assert (weight - wanted).abs().max() < 0.01
 
 
 def test_weights_are_taken_off_in_shares():
