@@ -130,6 +130,8 @@ def test_a_resolved_spec_is_read_back(fields):
             {"timesteps": {"stretched": False, "uniform_share": 0.3}},
             "uniform_share without effect: sampler shifted_logit_normal, not stretched, has std",
         ),
+        ({"timesteps": {"levels": [0.5]}}, "levels without effect"),
+        ({"timesteps": {"sampler": "levels"}}, "needs levels, such as"),
         ({"timesteps": {"max": 0.5}}, "max without effect: sampler shifted_logit_normal has eps"),
         (
             {"optimization": {"steps": 10, "warmup": 10}},

@@ -105,3 +105,9 @@ def test_uniform_levels_stay_in_their_range():
     close(levels.quantile(torch.tensor((0.0, 0.5, 1.0))), (0.2, 0.4, 0.6), 0.02)
     assert levels.min() >= 0.2
     assert levels.max() <= 0.6
+
+
+def test_given_levels_are_drawn_equally_often_and_no_others():
+    levels, counts = drawn(sampler="levels", levels=(1.0, 0.725, 0.25)).unique(return_counts=True)
+    close(levels, (0.25, 0.725, 1.0), 1e-7)
+    close(counts / 3000, (1 / 3,) * 3, 0.03)

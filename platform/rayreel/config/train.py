@@ -40,7 +40,7 @@ class LoraSpec(StrictModel):
 class TimestepSpec(StrictModel):
     """How noise levels are drawn."""
 
-    sampler: Literal["shifted_logit_normal", "uniform"] = "shifted_logit_normal"
+    sampler: Literal["shifted_logit_normal", "uniform", "levels"] = "shifted_logit_normal"
     stretched: bool = Field(
         default=True,
         description="logit-normal as from 2.3 on, stretched to [0, 1]; or as of 2.0",
@@ -52,6 +52,11 @@ class TimestepSpec(StrictModel):
     eps: float = Field(default=1e-3, gt=0, lt=0.5, description="least level of a stretched one")
     min: float = Field(default=0.0, ge=0, lt=1, description="least uniform level")
     max: float = Field(default=1.0, gt=0, le=1, description="greatest uniform level")
+    levels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(),
+        description="of sampler levels: one of these each time, such as those that a distilled "
+        "model takes",
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -61,7 +66,9 @@ class TimestepSpec(StrictModel):
 
     @model_validator(mode="after")
     def _says_what_counts(self) -> Self:
-        counts = {"sampler", "min", "max"}
+        if self.sampler == "levels" and not self.levels:
+            raise ValueError("sampler levels needs levels, such as [1.0, 0.725, 0.421875]")
+        counts = {"sampler", "levels"} if self.sampler == "levels" else {"sampler", "min", "max"}
         if self.sampler == "shifted_logit_normal":
             counts = {"sampler", "stretched", "std"}
             counts |= {"uniform_share", "eps"} if self.stretched else set()

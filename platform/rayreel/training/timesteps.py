@@ -92,6 +92,12 @@ def sigma_sampler(spec: TimestepSpec) -> SigmaSampler:
             )
         )
 
+    def one_of(_: int, generator: torch.Generator) -> float:
+        choice = int(torch.randint(len(spec.levels), (), generator=generator))
+        return float(torch.tensor(spec.levels[choice]))
+
+    if spec.sampler == "levels":
+        return one_of
     if spec.sampler == "uniform":
         return uniform
     return stretched if spec.stretched else of_2_0
