@@ -78,7 +78,8 @@ class Muon(Optimizer):
         average = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
         # What comes next is nearer to the last gradient than to the average.
         ahead = gradient.lerp(average, _MOMENTUM).flatten(1)
-        return (orthogonal(ahead) * (_USUAL * math.sqrt(max(ahead.shape)))).view_as(weight)
+        size = _USUAL * math.sqrt(max(ahead.shape))
+        return (orthogonal(ahead) * size).view_as(weight)
 
     def _vector(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (first, second) = self._state(weight, "first", "second"), group["betas"]
@@ -86,7 +87,8 @@ class Muon(Optimizer):
         state["second"].lerp_(gradient.square(), 1 - second)
         steps = state["step"].item()
         spread = (state["second"] / (1 - second**steps)).sqrt_().add_(_EPS)
-        return state["first"] / (1 - first**steps) / spread
+        move: Tensor = state["first"] / spread.mul_(1 - first**steps)
+        return move
 
     def _state(self, weight: Tensor, *names: str) -> dict[str, Any]:
         state: dict[str, Any] = self.state[weight]
@@ -106,9 +108,10 @@ def orthogonal(matrix: Tensor) -> Tensor:
     Returns:
         Singular values between 0.5 and 1.3 where they are not nearly 0 beside the others.
     """
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / (torch.linalg.matrix_norm(x) + _EPS)
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x: Tensor = matrix / (torch.linalg.matrix_norm(matrix) + _EPS)
+    x = x if wide else x.T
     for _ in range(_ITERATIONS):
         square = x @ x.T
         x = _LINEAR * x + (_CUBIC * square + _QUINTIC * square @ square) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return x if wide else x.T
