@@ -58,6 +58,7 @@ def test_the_flexible_strategy_is_what_is_written():
     strategy = flexible(audio={"generated": False}, video={"conditions": [{"type": "mask"}]})
     streams = spec(strategy=strategy).strategy.streams()
     assert not streams.shared_sigma
+    assert spec(strategy=strategy | {"shared_sigma": True}).strategy.streams().shared_sigma
     assert not streams.audio.generated
     assert (streams.video.has_mask, streams.video.has_reference) == (True, False)
 

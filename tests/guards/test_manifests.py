@@ -63,10 +63,11 @@ SERVICES = sorted((MANIFESTS / "serving").glob("*.yaml"))
 NANO = MANIFESTS / "nano"
 PRETRAININGS = sorted(path for path in NANO.glob("*.yaml") if path.stem in get_args(PartName))
 EVALS = sorted(NANO.glob("eval*.yaml"))
+NANO_TRAININGS = sorted(NANO.glob("train*.yaml"))
 RENDERS = sorted(
     {*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")}
     - {*BENCHES, *MODELS, *CLUSTERS, *TINY_TRAININGS, *TRAININGS, *SERVICES, DATASET}
-    - {*PRETRAININGS, *EVALS, NANO / "architecture.yaml"}
+    - {*PRETRAININGS, *EVALS, *NANO_TRAININGS, NANO / "architecture.yaml", NANO / "encode.yaml"}
 )
 # Names of the published files, and of the folder of both generations' text encoder.
 PUBLISHED = {
@@ -155,7 +156,7 @@ def test_the_dataset_has_references_where_the_in_context_adapter_s_does(demo_lis
     assert {(row.fault, *sorted(row.media)) for row in rows} == {("", "reference_video", "video")}
 
 
-@pytest.mark.parametrize("path", [*TINY_TRAININGS, *TRAININGS], ids=name)
+@pytest.mark.parametrize("path", [*TINY_TRAININGS, *TRAININGS, *NANO_TRAININGS], ids=name)
 def test_validation_of_trainings_is_valid(path):
     spec = read_train_spec(str(path), model="tiny")
     video = spec.strategy.streams().video
@@ -171,6 +172,15 @@ def test_tiny_trainings_learn_from_the_demo(path):
     assert spec.model == "tiny"
     written_by = {str(Path("datasets", folder).absolute()) for folder in ("demo", "references")}
     assert spec.dataset in written_by
+
+
+@pytest.mark.parametrize("path", NANO_TRAININGS, ids=name)
+def test_trainings_of_the_small_model_learn_from_what_is_encoded_for_it(path):
+    encoded = read_encode_spec(str(NANO / "encode.yaml"))
+    spec = read_train_spec(str(path))
+    assert (spec.dataset, spec.model) == (encoded.output, encoded.model)
+    start = re.findall(r"-o (\S+start\.safetensors)", (MANIFESTS / "README.md").read_text("utf-8"))
+    assert [(MANIFESTS.parent / path) for path in start] == [Path(spec.model.checkpoint).resolve()]
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=name)

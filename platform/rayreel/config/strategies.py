@@ -193,6 +193,11 @@ class Flexible(Strategy):
     name: Literal["flexible"] = "flexible"
     video: StreamSpec | None = Field(default=None, description="none: sound alone")
     audio: StreamSpec | None = Field(default=None, description="none: pictures alone")
+    shared_sigma: bool = Field(
+        default=False,
+        description="whether both streams have one noise level, as when both are generated, or "
+        "each its own",
+    )
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
@@ -206,8 +211,8 @@ class Flexible(Strategy):
         return self
 
     def streams(self) -> Streams:
-        """As they are written, each with a noise level of its own."""
-        return Streams(video=self.video, audio=self.audio)
+        """As they are written."""
+        return Streams(video=self.video, audio=self.audio, shared_sigma=self.shared_sigma)
 
 
 AnyStrategy = Annotated[TextToVideo | InContext | Flexible, Field(discriminator="name")]
