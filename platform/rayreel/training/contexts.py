@@ -8,8 +8,8 @@ from rayreel.models.text.connector import TextConnectors
 from rayreel.training.example import Batch
 from rayreel.types import TextContext
 
-MOST_BYTES = 2**29
-"""What is kept at most: some forty texts of a published model, or all of a small dataset's."""
+MOST_BYTES = 2**30
+"""What is kept at most: some eighty texts of a published model, or thousands of a small one's."""
 
 
 class Contexts:
