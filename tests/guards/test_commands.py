@@ -49,8 +49,8 @@ COMMANDS = {
     "pretrain": {"--set", "--output", "-o", "--help"},
     "eval": {"--output", "-o", "--set", "--model", "--retry", "--clips", "--help"},
     "world": {
-        *("--output", "-o", "--count", "-n", "--seed", "--split", "--new", "--wordless"),
-        *("--width", "--height", "--frames", "--help"),
+        *("--output", "-o", "--count", "-n", "--seed", "--split", "--new", "--loosely"),
+        *("--wordless", "--width", "--height", "--halved", "--frames", "--help"),
     },
     "inspect": {"--model", "--count", "--help"},
     "doctor": {"--model", "--set", "--help"},
