@@ -179,8 +179,11 @@ def test_trainings_of_the_small_model_learn_from_what_is_encoded_for_it(path):
     encoded = read_encode_spec(str(NANO / "encode.yaml"))
     spec = read_train_spec(str(path))
     assert (spec.dataset, spec.model) == (encoded.output, encoded.model)
+    assert isinstance(spec.model, ModelSpec)
     start = re.findall(r"-o (\S+start\.safetensors)", (MANIFESTS / "README.md").read_text("utf-8"))
-    assert [(MANIFESTS.parent / path) for path in start] == [Path(spec.model.checkpoint).resolve()]
+    assert [(MANIFESTS.parent / path) for path in start] == [
+        Path(str(spec.model.checkpoint)).resolve()
+    ]
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=name)
