@@ -28,7 +28,7 @@ def test_singular_values_become_equal_and_directions_stay(shape):
     assert nn.functional.cosine_similarity(found.flatten(), (left @ right).flatten(), dim=0) > 0.95
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (32, 8, 3, 3, 3), (8,)])
+@pytest.mark.parametrize("shape", [(32, 32), (32, 8, 3, 3, 3), (64, 2, 3, 3), (8,)])
 def test_steps_are_of_the_size_of_adamws_whatever_that_of_the_gradient(shape):
     for scale in (1e-4, 1e4):
         weight = nn.Parameter(torch.zeros(shape))

@@ -129,3 +129,10 @@ def test_the_command_tells_what_is_wrong(tmp_path):
     blocked = CliRunner().invoke(app, ["world", "-o", str(tmp_path / "file")])
     assert blocked.exit_code == 2
     assert "cannot write clips to" in blocked.stderr
+
+
+def test_a_size_without_an_even_half_is_refused_where_halves_are_wanted():
+    form = Format(width=66, height=64)
+    assert Mixture(form=form).form_of("clip") == form
+    with pytest.raises(ValueError, match=r"width=66 has no even half.*nearest are 64, 68"):
+        Mixture(form=form, halved=0.5)

@@ -81,18 +81,20 @@ class Mixture:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a size that has no half."""
-        if self.halved:
-            self._half()
+        for name in ("width", "height"):
+            length = getattr(self.form, name)
+            if self.halved and length % 4:
+                near = max(4, length // 4 * 4)
+                raise ValueError(
+                    f"{name}={length} has no even half for clips of half the size; nearest are "
+                    f"{near}, {near + 4}"
+                )
 
     def form_of(self, name: str) -> Format:
         """Size and length of the clip of a name."""
-        return self._half() if Random(f"{name}/size").random() < self.halved else self.form
-
-    def _half(self) -> Format:
+        if Random(f"{name}/size").random() >= self.halved:
+            return self.form
         return replace(self.form, width=self.form.width // 2, height=self.form.height // 2)
-
-
-DEFAULT = Mixture()
 
 
 def make_clip(scene: Scene, form: Format) -> Clip:
@@ -108,7 +110,7 @@ def make_clip(scene: Scene, form: Format) -> Clip:
 def write_clips(
     folder: Path,
     count: int,
-    mixture: Mixture = DEFAULT,
+    mixture: Mixture | None = None,
     *,
     done: Callable[[], None] = lambda: None,
 ) -> Path:
@@ -119,7 +121,7 @@ def write_clips(
     Args:
         folder: Where to write; made if it is missing.
         count: Clips.
-        mixture: Which.
+        mixture: Which; by default 128x128 pixels from the training split.
         done: Called after each clip.
 
     Returns:
@@ -128,6 +130,7 @@ def write_clips(
     Raises:
         OSError: If a file cannot be written.
     """
+    mixture = mixture or Mixture()
     (folder / _CLIPS).mkdir(parents=True, exist_ok=True)
     kind = f"{mixture.split}-new" if mixture.new else mixture.split
     wanted = {
