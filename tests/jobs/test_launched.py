@@ -32,7 +32,7 @@ def launched(launcher: str, *arguments: str) -> "subprocess.CompletedProcess[str
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 

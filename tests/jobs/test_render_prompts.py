@@ -28,7 +28,7 @@ def run(head, repository):
             env={**ENVIRONMENT, "RAY_API_SERVER_ADDRESS": head},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
     return run
