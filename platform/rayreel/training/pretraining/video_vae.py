@@ -22,15 +22,19 @@ from rayreel.config.pretrain import StretchSpec
 from rayreel.data.storage import Storage
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.training.pretraining.footage import footage
+from rayreel.training.pretraining.linear import start_linear
 from rayreel.training.pretraining.part import file_tensors, set_statistics, write_weights
 from rayreel.types import seeded_generator
 
 _NOISE = 0.2
+# Clips that say what is principal.
+_BEGUN_WITH = 32
 _SMALL = 1e-3
 # Squares tell where things are, however uncertain; absolute errors, later, where they end.
 _ABSOLUTE = 0.25
 # Of colours between -1 and 1, from where on a pixel stands out.
 _APART = 0.1
+_LEAST = 1e-3
 # Clips whose latents say what is usual.
 _MEASURED = 64
 
@@ -50,10 +54,8 @@ class VideoVAEPart:
         config = VideoVAEConfig.model_validate(section)
         self.encoder, self.decoder = VideoEncoder(config), VideoDecoder(config)
         self.network: nn.Module = nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
-        for module in self.network.modules():
-            if isinstance(module, nn.Conv3d):
-                # PyTorch's own are so small that little of a clip comes through at first.
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        clips = footage(Random(f"{seed}/start"), StretchSpec(steps=1, batch_size=_BEGUN_WITH))
+        start_linear(self.encoder, self.decoder, clips, _NOISE)
 
     def losses(self, step: int, stretch: StretchSpec) -> Mapping[str, Tensor]:
         """How far decoded frames are from those that were encoded."""
@@ -62,7 +64,8 @@ class VideoVAEPart:
         noise = torch.randn(latents.shape, generator=seeded_generator(self._seed, f"vae/{step}"))
         wrong = self.decoder(latents + _NOISE * noise) - clips
         absolute, squared = wrong.abs(), wrong.square()
-        error, size = _balanced(squared + _ABSOLUTE * absolute, clips), latents.square().mean()
+        errors = squared + _ABSOLUTE * absolute
+        error, size = (errors * _weights(clips)).mean(), latents.square().mean()
         return {
             "loss": error + _SMALL * size,
             "absolute": absolute.mean(),
@@ -87,14 +90,20 @@ class VideoVAEPart:
         set_statistics((self.encoder, self.decoder), positions)
 
 
-def _balanced(errors: Tensor, clips: Tensor) -> Tensor:
-    """Errors where something stands out of a clip's usual colour, and elsewhere, as much of each.
+def _weights(clips: Tensor) -> Tensor:
+    """What errors count where something stands out of a clip's usual colour, and elsewhere.
 
-    Things are small: counted by pixels, a decoder that paints backgrounds alone is nearly right,
-    and stays with it for long.
+    Things are small: counted by pixels they hardly matter, and counted as much as backgrounds they
+    are painted wherever they might be. Between both, a share of ``s`` counts as ``s ** 0.5``.
+
+    Args:
+        clips: ``(B, 3, F, H, W)``.
+
+    Returns:
+        ``(B, 1, F, H, W)``, 1 in the mean.
     """
     usual = clips.flatten(2).median(dim=2).values[:, :, None, None, None]
     apart = (clips - usual).abs().amax(dim=1, keepdim=True) > _APART
-    of_pixels = errors.mean(dim=1, keepdim=True)
-    sums = ((of_pixels * part).sum() / part.sum().clamp(min=1) for part in (apart, ~apart))
-    return torch.stack([*sums]).sum()
+    share = apart.float().mean().clamp(_LEAST, 1 - _LEAST)
+    weights = torch.where(apart, share**-0.5, (1 - share) ** -0.5)
+    return weights / weights.mean()
