@@ -44,6 +44,14 @@ def pretrain(spec: Path, output: Path, *options: str):
     return CliRunner().invoke(app, command)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_clips():
+    """Weights that begin as those of a linear code, of fewer clips than is good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rayreel.training.pretraining.video_vae._BEGUN_WITH", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Output of a run that nothing stopped."""

@@ -18,10 +18,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from rayreel.errors import SpecError
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
-from rayreel.models.video_vae.blocks import Downsample, Upsample
-from rayreel.models.video_vae.ops import Stride, VideoConv3d, patchify, space_to_depth
+from rayreel.models.video_vae.blocks import Upsample
+from rayreel.models.video_vae.ops import (
+    Stride,
+    VideoConv3d,
+    depth_to_space,
+    patchify,
+    space_to_depth,
+)
 
 # Added to every channel: a norm divides by the length of a position, which alone tells bright from
 # dark; beside a constant that is much longer, little of it is lost, and SiLU is nearly linear.
@@ -36,23 +41,16 @@ def start_linear(encoder: VideoEncoder, decoder: VideoDecoder, clips: Tensor, no
     """Set the weights of both.
 
     Args:
-        encoder: Whose blocks halve extents by strided convolutions.
-        decoder: Whose blocks double them without skips.
+        encoder: Blocks that are not strided convolutions alone stay random.
+        decoder: Not conditioned on anything.
         clips: float32 ``(B, 3, F, H, W)`` in [-1, 1].
         noise: Standard deviation of what latents are told with, beside theirs of about 1.
-
-    Raises:
-        SpecError: If a block has a skip around it, which a convolution cannot undo.
     """
     for module in [*encoder.modules(), *decoder.modules()]:
-        if isinstance(module, Downsample) or (isinstance(module, Upsample) and module.residual):
-            raise SpecError(
-                "vae: blocks that halve and double begin as linear ones, expected compress_* "
-                "without _res in encoder_blocks and without residual in decoder_blocks"
-            )
         if isinstance(module, nn.Conv3d):
             # PyTorch's own are so small that little of a clip comes through at first.
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            assert module.bias is not None, "it has one"
             nn.init.zeros_(module.bias)
     for name, weight in [*encoder.named_parameters(), *decoder.named_parameters()]:
         if name.endswith("conv2.conv.weight"):
@@ -74,14 +72,16 @@ def _begin_encoder(encoder: VideoEncoder, clips: Tensor) -> None:
 
 
 def _begin_decoder(decoder: VideoDecoder, clips: Tensor, latents: Tensor) -> None:
-    extents = tuple(decoder.factors)
+    extents: Stride = (*decoder.factors,)
     _fit(decoder.conv_in, latents, _features(clips, extents, decoder.conv_in.conv.out_channels))
     x = decoder.conv_in(latents)
     for block in decoder.up_blocks:
         if isinstance(block, Upsample):
-            extents = tuple(e // s for e, s in zip(extents, block.stride, strict=True))
-            width = block.conv.conv.out_channels // math.prod(block.stride)
-            _fit(block.conv, x, _blocks(_features(clips, extents, width), block.stride))
+            time, height, width = (e // s for e, s in zip(extents, block.stride, strict=True))
+            extents = (time, height, width)
+            channels = block.conv.conv.out_channels // math.prod(block.stride)
+            wanted = _features(clips, extents, channels) - _skip(block, x, channels)
+            _fit(block.conv, x, _blocks(wanted, block.stride))
         x = block(x)
     h = F.silu(decoder.conv_norm_out(x))
     _fit(decoder.conv_out, h, patchify(clips, decoder.patch_size))
@@ -104,8 +104,17 @@ def _fit(layer: VideoConv3d, x: Tensor, target: Tensor) -> None:
     given, wanted = given - given_mean, wanted - wanted_mean
     square = given.T @ given / len(given) + _RIDGE * torch.eye(given.shape[1])
     weight = torch.linalg.solve(square, given.T @ wanted / len(given)).T
-    here = (slice(1, 2), slice(1, 2), slice(1, 2))
+    now = layer.frames_before
+    here = (slice(now, now + 1), slice(1, 2), slice(1, 2))
     _set(layer, here, weight, wanted_mean - weight @ given_mean)
+
+
+def _skip(block: Upsample, x: Tensor, width: int) -> Tensor:
+    """What a block adds to its convolution."""
+    if not block.residual:
+        return torch.zeros(())
+    skip = depth_to_space(x, block.stride)[:, :, block.stride[0] - 1 :]
+    return skip.repeat(1, width // skip.shape[1], 1, 1, 1)
 
 
 def _features(clips: Tensor, extents: Stride, width: int) -> Tensor:

@@ -1,0 +1,42 @@
+"""A video VAE begins as a linear code of blocks, before its first step."""
+
+from random import Random
+
+import pytest
+import torch
+import yaml
+
+from rayreel.config.pretrain import StretchSpec
+from rayreel.training.pretraining.footage import footage
+from rayreel.training.pretraining.video_vae import VideoVAEPart
+
+CLIPS = StretchSpec(steps=1, batch_size=4, size=64, num_frames=9)
+
+# Skips around what halves and doubles, as published networks have them.
+RESIDUAL = {
+    "encoder_blocks": [
+        ["compress_space_res", {"multiplier": 1}],
+        ["compress_time_res", {"multiplier": 1}],
+        ["compress_all_res", {"multiplier": 2}],
+        ["compress_all_res", {"multiplier": 1}],
+    ],
+    "decoder_blocks": [
+        ["compress_space", {"multiplier": 2}],
+        ["compress_time", {"multiplier": 1}],
+        ["compress_all", {"multiplier": 1, "residual": True}],
+        ["compress_all", {"multiplier": 2, "residual": True}],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "least_db"), [({}, 17), ({"causal_decoder": True}, 17), (RESIDUAL, 14)]
+)
+def test_clips_come_back_before_anything_is_learned(fields, least_db, repository, monkeypatch):
+    monkeypatch.setattr("rayreel.training.pretraining.video_vae._BEGUN_WITH", 4)
+    architecture = yaml.safe_load((repository / "manifests/nano/architecture.yaml").read_text())
+    part = VideoVAEPart(architecture["vae"] | fields, seed=0)
+    clips = footage(Random("others"), CLIPS)
+    with torch.no_grad():
+        wrong = part.decoder(part.encoder(clips)) - clips
+    assert -10 * torch.log10(wrong.square().mean() / 4) > least_db
