@@ -1,11 +1,11 @@
 """The stages of a render job after the text, ready to work in a run directory."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice
 from rayreel.stages.base import Stage
 from rayreel.stages.decode import DecodeStage
 from rayreel.stages.denoise import GenerateStage, RefineStage
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
 
 
 def stages_in(
-    folder: Path, *, model: Literal["tiny"] | ModelSpec = "tiny", keep_latents: bool = False
+    folder: Path, *, model: ModelChoice = "tiny", keep_latents: bool = False
 ) -> tuple[Stage[Any], ...]:
     memory, output = MemorySpec(), str(folder)
     made: tuple[Stage[Any], ...] = (

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rayreel.checkpoints import keys
 from rayreel.config.conditions import AdapterSpec
-from rayreel.config.jobs import ModelSpec
+from rayreel.config.jobs import ModelChoice, ModelSpec
 from rayreel.config.model import (
     AudioVAEConfig,
     TextConfig,
@@ -122,7 +122,7 @@ def tiny_spec(folder: Path, generation: GenerationName = "2.0") -> ModelSpec:
     )
 
 
-def locate_model(model: Literal["tiny"] | ModelSpec) -> ModelSpec:
+def locate_model(model: ModelChoice) -> ModelSpec:
     """Weight files of a model; the tiny one is written to the user's cache when first needed.
 
     Processes may race: each writes a folder of its own, and the first to rename it wins.

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rayreel.config.base import StrictModel
 from rayreel.config.buckets import Bucket, split_buckets
-from rayreel.config.jobs import MemorySpec, ModelSpec, StageSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice, StageSpec
 
 EncodeStageName = Literal["scan", "caption", "text", "latents", "shards"]
 """Passes of an encode job, in their order."""
@@ -129,7 +129,7 @@ class EncodeSpec(StrictModel):
         description="CSV, JSON, JSONL or Parquet; media paths in it start at its folder"
     )
     output: str = Field(default="datasets/encoded", description="a folder or a URI")
-    model: Literal["tiny"] | ModelSpec = Field(
+    model: ModelChoice = Field(
         default="tiny",
         description="weight files, a folder of them, a model spec, or the tiny model",
     )

@@ -114,6 +114,9 @@ class ModelSpec(StrictModel):
         return self
 
 
+ModelChoice = Literal["tiny"] | ModelSpec
+"""A model that comes with the package, by its name, or weight files."""
+
 Hold = Literal["resident", "per_call", "offload", "disk"]
 
 
@@ -215,7 +218,7 @@ def cpu_share(choices: Sequence[StageSpec], cpus: float) -> float:
 class ModelSetup(StrictModel):
     """A model and how it is run: what a model spec holds, and what every job says of its model."""
 
-    model: Literal["tiny"] | ModelSpec = Field(
+    model: ModelChoice = Field(
         default="tiny",
         description="weight files, a folder of them, another model spec, or the tiny model that "
         "ships with the package",

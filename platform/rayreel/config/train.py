@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from rayreel.config.base import StrictModel
-from rayreel.config.jobs import DeviceName, DtypeName, ModelSpec
+from rayreel.config.jobs import DeviceName, DtypeName, ModelChoice
 from rayreel.config.request import RequestFields
 from rayreel.config.strategies import AnyStrategy, TextToVideo
 
@@ -267,7 +267,7 @@ class TrainSpec(StrictModel):
 
     dataset: str = Field(description="folder or URI that an encode job has written")
     output: str = Field(default="runs/train", description="run directory: a folder or a URI")
-    model: Literal["tiny"] | ModelSpec = Field(
+    model: ModelChoice = Field(
         default="tiny",
         description="weight files, a folder of them, a model spec, or the tiny model",
     )

@@ -16,7 +16,7 @@ from rayreel.checkpoints.lora import Adapter, Fusion, exchange_adapters
 from rayreel.checkpoints.networks import Network
 from rayreel.checkpoints.text_generator import TextGeneratorFiles
 from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice
 from rayreel.models.attention_backends import force_backend
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
 from rayreel.models.statistics import PerChannelStatistics
@@ -64,7 +64,7 @@ class ModelLedger:
 
     def __init__(
         self,
-        model: Literal["tiny"] | ModelSpec,
+        model: ModelChoice,
         device: Device,
         memory: MemorySpec | None = None,
     ) -> None:
@@ -358,8 +358,6 @@ def _within(part: str, wanted: Wanted, name: str) -> bool:
 
 
 @cache
-def ledger_for(
-    model: Literal["tiny"] | ModelSpec, device: Device, memory: MemorySpec
-) -> ModelLedger:
+def ledger_for(model: ModelChoice, device: Device, memory: MemorySpec) -> ModelLedger:
     """The ledger of this process: stages that share a process share networks too."""
     return ModelLedger(model, device, memory)

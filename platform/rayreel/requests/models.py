@@ -1,20 +1,19 @@
 """The model that requests are for, checked before any of them."""
 
 import logging
-from typing import Literal
 
 from rayreel.checkpoints.compatibility import text_encoder_warning
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.networks import check_networks
 from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import ModelSpec
+from rayreel.config.jobs import ModelChoice
 from rayreel.errors import CheckpointError
 from rayreel.pipelines.image import image_faults
 
 log = logging.getLogger(__name__)
 
 
-def checked_model(model: Literal["tiny"] | ModelSpec) -> ModelFiles:
+def checked_model(model: ModelChoice) -> ModelFiles:
     """A model whose headers are read, and no weight.
 
     Raises:
@@ -27,7 +26,7 @@ def checked_model(model: Literal["tiny"] | ModelSpec) -> ModelFiles:
     return files
 
 
-def rendering_model(model: Literal["tiny"] | ModelSpec) -> ModelFiles:
+def rendering_model(model: ModelChoice) -> ModelFiles:
     """The same of a model that makes clips, with what it makes single pictures with.
 
     Raises:

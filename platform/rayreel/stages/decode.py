@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
 
 from torch import Tensor
 
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice
 from rayreel.config.request import RenderRequest
 from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
 from rayreel.data.storage import Storage
@@ -43,7 +42,7 @@ class DecodeStage:
         previews: Folder or URI that what previews are painted by is learned into; ``None`` for not.
     """
 
-    model: Literal["tiny"] | ModelSpec
+    model: ModelChoice
     device: Device
     memory: MemorySpec
     output: str

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice
 from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from rayreel.diffusion.watch import Watch
@@ -40,7 +39,7 @@ class _DenoisingStage:
         previews: Whether signs of life bring pictures, once the store has what is needed for them.
     """
 
-    model: Literal["tiny"] | ModelSpec
+    model: ModelChoice
     device: Device
     memory: MemorySpec
     store: str

@@ -7,12 +7,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice
 from rayreel.data.samples import Medium, Picture, Sound
 from rayreel.data.sources import local_copy
 from rayreel.data.storage import Storage
@@ -86,7 +85,7 @@ class LatentStage:
         tiled: Whether large pictures are encoded in tiles.
     """
 
-    model: Literal["tiny"] | ModelSpec
+    model: ModelChoice
     device: Device
     memory: MemorySpec
     store: str

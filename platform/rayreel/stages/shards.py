@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
-from rayreel.config.jobs import ModelSpec
+from rayreel.config.jobs import ModelChoice
 from rayreel.data.columns import TENSORS, SampleInfo, SampleRow
 from rayreel.data.dataset import SHARDS
 from rayreel.data.ledger import Ledger, LedgerEntry, worker_name
@@ -73,7 +73,7 @@ class ShardStage:
         tiled: Whether pictures were encoded in tiles.
     """
 
-    model: Literal["tiny"] | ModelSpec
+    model: ModelChoice
     store: str
     output: str
     tiled: bool

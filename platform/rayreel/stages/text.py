@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from rayreel.checkpoints.text_generator import TextGeneratorFiles
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice
 from rayreel.config.request import RenderRequest
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
@@ -39,7 +38,7 @@ class TextStage:
         store: Where written prompts and encoded texts are kept.
     """
 
-    model: Literal["tiny"] | ModelSpec
+    model: ModelChoice
     device: Device
     memory: MemorySpec
     store: str

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.conditions import AdapterSpec
-from rayreel.config.jobs import MemorySpec, ModelSpec
+from rayreel.config.jobs import MemorySpec, ModelChoice, ModelSpec
 from rayreel.config.request import RenderRequest
 from rayreel.data.sources import local_copy
 from rayreel.data.storage import Storage
@@ -83,7 +83,7 @@ class ValidationTask:
         memory: How long networks are held.
     """
 
-    model: Literal["tiny"] | ModelSpec
+    model: ModelChoice
     mode: Literal["lora", "full"]
     weights: str | None
     requests: tuple[tuple[str, RenderRequest], ...]

@@ -1,10 +1,9 @@
 """A dataset on its page, with some of its samples decoded to look at."""
 
 import json
-from typing import Literal
 
 from rayreel.config.encode import EncodeSpec
-from rayreel.config.jobs import ModelSpec, StageSpec
+from rayreel.config.jobs import ModelChoice, StageSpec
 from rayreel.config.load import parse
 from rayreel.data.reader import LatentDataset
 from rayreel.data.storage import Storage
@@ -50,9 +49,7 @@ def inspect_dataset(uri: str, *, model: str | None = None, count: int = 12) -> s
     return storage.join(PAGE_FILE)
 
 
-def _model(
-    storage: Storage, spec: EncodeSpec | None, named: str | None
-) -> Literal["tiny"] | ModelSpec:
+def _model(storage: Storage, spec: EncodeSpec | None, named: str | None) -> ModelChoice:
     if named is not None:
         return read_model(named).model
     if spec is None:
