@@ -149,6 +149,10 @@ def test_a_resolved_spec_is_read_back(fields):
             "audio has no first_frame; expected prefix, suffix, mask, reference",
         ),
         (
+            {"strategy": flexible(audio={"conditions": [{"type": "reference", "frame": -1}]})},
+            "a reference of sound is pinned to no frame; leave frame -1 out",
+        ),
+        (
             {"strategy": {**shown({"type": "mask"}, generated=False), "audio": {}}},
             "of conditions it may have references",
         ),

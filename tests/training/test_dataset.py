@@ -153,6 +153,27 @@ def test_references_of_no_single_scale_are_refused(tmp_path, pairs, said):
         TrainingData(str(tmp_path), of_video(Reference()))
 
 
+def test_an_image_may_be_pinned_to_any_frame_of_its_sample(tmp_path, files):
+    _with_references(tmp_path, [((3, 2, 2), (1, 2, 2))])
+    for frame in (-17, -1, 16):
+        TrainingData(str(tmp_path), of_video(Reference(frame=frame))).check(files)
+
+
+@pytest.mark.parametrize(
+    ("reference", "frame", "said"),
+    [
+        ((3, 2, 2), -1, "one image as large as its sample, 1x2x2 .* that of 'clip 0' has 3x2x2"),
+        ((1, 1, 1), -1, "'clip 0' has 1x1x1"),
+        ((1, 2, 2), 17, "frame 17 is none of sample 'clip 0', which has 17; expected -17 to 16"),
+        ((1, 2, 2), -18, "frame -18 is none of"),
+    ],
+)
+def test_what_cannot_be_pinned_is_refused(tmp_path, files, reference, frame, said):
+    _with_references(tmp_path, [((3, 2, 2), reference)])
+    with pytest.raises(SpecError, match=said):
+        TrainingData(str(tmp_path), of_video(Reference(frame=frame))).check(files)
+
+
 def test_references_of_another_rate_are_warned_of(tmp_path, caplog):
     _with_references(tmp_path, [((3, 2, 2), (3, 2, 2))] * 2, fps=[24.0, 12.0])
     TrainingData(str(tmp_path), of_video(Reference()))

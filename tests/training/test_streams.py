@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayreel.conditioning.keyframes import Keyframe
 from rayreel.config.strategies import Flexible, InContext, TextToVideo
 from rayreel.errors import SpecError
 from rayreel.training.example import Draws
@@ -170,6 +171,19 @@ def test_a_reference_of_every_second_frame_spans_the_same_time():
     stream = example(InContext(first_frame=0), clip, reference_scales=(1, 2)).video
     second = stream.positions[0, 0, 5 * FRAME + FRAME]
     torch.testing.assert_close(second, torch.tensor((1 / 24, 17 / 24)))
+
+
+@pytest.mark.parametrize("frame", [-1, 16])
+def test_an_image_is_pinned_to_its_frame_as_a_keyframe_is(frame):
+    clip = sample(reference_latents=sample((1, 2, 4), seed=5).video_latents)
+    stream = example(flexible(video=[REFERENCE | {"frame": frame}]), clip).video
+    target = Geometry().video_target(clip.video_latents, 24.0)
+    keyframe = Keyframe(latent=clip.reference_latents[None], frame_index=16)
+    state = keyframe.apply(target.initial_state(clip.video_latents[None]), target)
+    assert torch.equal(stream.positions, state.positions)
+    assert stream.positions[0, 0, -1].tolist() == pytest.approx([16 / 24, 17 / 24])
+    assert torch.equal(stream.noisy[:, TOKENS:], video_tokens(clip.reference_latents))
+    assert learned_of(stream) == list(range(TOKENS))
 
 
 def test_a_reference_changes_nothing_of_the_target():

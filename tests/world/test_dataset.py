@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from rayreel.cli import app
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT
+from rayreel.media.image import load_image
 from rayreel.media.video import read_clip
 from rayreel.requests.spec import read_encode_spec
 from rayreel.runs.encoding.rows import ClipList
@@ -72,6 +73,14 @@ def test_a_share_of_clips_is_half_as_large(tmp_path):
     rows = rows_of(write_clips(tmp_path, 8, Mixture(form=SMALL, halved=0.5)))
     sizes = {read_clip(tmp_path / row["media_path"]).frames.shape[1:3] for row in rows}
     assert sizes == {(SMALL.height, SMALL.width), (SMALL.height // 2, SMALL.width // 2)}
+
+
+def test_last_frames_are_references_and_are_made_for_clips_that_are_there(tmp_path):
+    write_clips(tmp_path, 2, Mixture(form=SMALL))
+    for row in rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL, last_frames=True))):
+        last = read_clip(tmp_path / row["media_path"]).frames[-1]
+        image = load_image(tmp_path / row["reference_video"])
+        assert (image.float() - last.float()).abs().mean() < 8
 
 
 def test_clips_that_are_there_are_kept_and_others_made(tmp_path):

@@ -71,6 +71,12 @@ class Reference(StrictModel):
     """The sample's reference is there as further clean tokens; one draw for all of a step."""
 
     type: Literal["reference"] = "reference"
+    frame: int = Field(
+        default=0,
+        description="of pictures: 0 lays the reference along the sample, as in-context adapters "
+        "want it; another frame, -1 for the last, pins a reference of a single frame there, as "
+        "keyframes are",
+    )
     probability: Probability = 1.0
 
 
@@ -207,6 +213,10 @@ class Flexible(Strategy):
             if one.type in {"first_frame", "spatial_crop"}:
                 raise ValueError(
                     f"audio has no {one.type}; expected prefix, suffix, mask, reference"
+                )
+            if one.type == "reference" and one.frame:
+                raise ValueError(
+                    f"a reference of sound is pinned to no frame; leave frame {one.frame} out"
                 )
         return self
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rayreel.checkpoints.files import ModelFiles
-from rayreel.config.strategies import SpatialCrop, Streams
+from rayreel.config.strategies import Reference, SpatialCrop, Streams
 from rayreel.data.columns import TrainingSample
 from rayreel.data.dataset import DatasetInfo
 from rayreel.data.reader import LatentDataset
@@ -112,6 +112,8 @@ class TrainingData:
         for condition in streams.video.conditions if streams.video else ():
             if isinstance(condition, SpatialCrop):
                 self._check_crop(condition, files)
+            elif isinstance(condition, Reference) and condition.frame:
+                self._check_pinned(condition.frame, files)
         if self.info.fingerprints:
             self._check_fingerprints(files)
         else:
@@ -151,6 +153,23 @@ class TrainingData:
             reference=(its_frames, its_height, its_width) if has_reference else None,
             reference_audio=its_steps if audio and audio.has_reference else None,
         )
+
+    def _check_pinned(self, frame: int, files: ModelFiles) -> None:
+        for sizes, name in self._named.items():
+            assert sizes.video is not None, "the strategy has pictures"
+            if sizes.reference != (1, *sizes.video[1:]):
+                found = "x".join(map(str, sizes.reference or ()))
+                wanted = "x".join(map(str, (1, *sizes.video[1:])))
+                raise SpecError(
+                    f"{self.uri}: a reference that is pinned to frame {frame} is one image as "
+                    f"large as its sample, {wanted} latent positions; that of {name!r} has {found}"
+                )
+            frames = (sizes.video[0] - 1) * files.factors.time + 1
+            if not -frames <= frame < frames:
+                raise SpecError(
+                    f"{self.uri}: reference.frame {frame} is none of sample {name!r}, which has "
+                    f"{frames}; expected {-frames} to {frames - 1}"
+                )
 
     def _check_crop(self, crop: SpatialCrop, files: ModelFiles) -> None:
         top, left, bottom, right = latent_region(crop, files.factors)

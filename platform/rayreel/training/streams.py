@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rayreel.conditioning.keyframes import Keyframe
 from rayreel.conditioning.references import ReferenceAudio, ReferenceVideo
-from rayreel.config.strategies import Streams, StreamSpec
+from rayreel.config.strategies import Reference, Streams, StreamSpec
 from rayreel.data.columns import TrainingSample
 from rayreel.diffusion.states import Target
 from rayreel.errors import SpecError
@@ -31,7 +32,7 @@ class _Source:
         target: What its tokens are.
         latent: Clean, float32 ``(1, C, ...)``.
         mask: Of the sample.
-        with_reference: Appends the sample's reference to a state.
+        with_reference: Appends the sample's reference to a state, as a condition says.
     """
 
     name: str
@@ -39,7 +40,7 @@ class _Source:
     target: Target
     latent: Tensor
     mask: Tensor | None
-    with_reference: Callable[[LatentState], LatentState]
+    with_reference: Callable[[LatentState, Reference], LatentState]
 
 
 class ExampleMaker:
@@ -106,9 +107,12 @@ class ExampleMaker:
             raise ValueError(f"sample {sample.info.sample_id} has no fps")
         target = self._geometry.video_target(latents, sample.info.fps)
 
-        def with_reference(state: LatentState) -> LatentState:
+        def with_reference(state: LatentState, condition: Reference) -> LatentState:
             if reference is None:
                 raise ValueError(f"sample {sample.info.sample_id} has no reference_latents")
+            if condition.frame:
+                frame = condition.frame % target.shape.pixel_frames(target.factors)
+                return Keyframe(latent=reference[None], frame_index=frame).apply(state, target)
             item = ReferenceVideo(
                 latent=reference[None], downscale_factor=self._space, temporal_scale=self._time
             )
@@ -136,7 +140,7 @@ class ExampleMaker:
             raise ValueError(f"sample {sample.info.sample_id} has no audio_latents")
         target = self._geometry.audio_target(latents)
 
-        def with_reference(state: LatentState) -> LatentState:
+        def with_reference(state: LatentState, _: Reference) -> LatentState:
             if reference is None:
                 raise ValueError(f"sample {sample.info.sample_id} has no reference_audio_latents")
             own = self._geometry.audio_target(reference).initial_state(reference[None])
@@ -194,7 +198,7 @@ def _with_references(source: _Source, draws: Draws) -> LatentState:
         if condition.type == "reference" and _happens(
             condition.probability, draws.of_step(f"{source.name}/condition{number}")
         ):
-            state = source.with_reference(state)
+            state = source.with_reference(state, condition)
     return state
 
 

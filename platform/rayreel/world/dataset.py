@@ -10,6 +10,7 @@ from random import Random
 
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT
 from rayreel.data.hashing import canonical_json, content_hash
+from rayreel.media.image import write_image
 from rayreel.media.mux import write_clip
 from rayreel.types import Audio, Clip
 from rayreel.world.draw import draw
@@ -69,6 +70,8 @@ class Mixture:
         form: Size and length.
         halved: Share of clips that are half as wide and high, as the first of two stages makes
             them.
+        last_frames: Whether their last frames are there as images too, for a model to learn how a
+            clip leads up to one.
     """
 
     seed: int = 0
@@ -78,6 +81,7 @@ class Mixture:
     wordless: float = 0.0
     form: Format = field(default_factory=Format)
     halved: float = 0.0
+    last_frames: bool = False
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a size that has no half."""
@@ -125,7 +129,8 @@ def write_clips(
         done: Called after each clip.
 
     Returns:
-        The list: JSONL with ``id``, ``media_path``, ``caption`` and ``scene``.
+        The list: JSONL with ``id``, ``media_path``, ``caption`` and ``scene``, and where last
+        frames are wanted ``reference_video``.
 
     Raises:
         OSError: If a file cannot be written.
@@ -148,7 +153,10 @@ def write_clips(
     executor = ThreadPoolExecutor(os.cpu_count())
     try:
         for _ in executor.map(
-            lambda name: _write(folder / paths[name], wanted[name].scene, forms[name]), wanted
+            lambda name: _write(
+                folder / paths[name], wanted[name].scene, forms[name], last=mixture.last_frames
+            ),
+            wanted,
         ):
             done()
     finally:
@@ -163,14 +171,26 @@ def write_clips(
                 "caption": one.prompt if said else DEFAULT_NEGATIVE_PROMPT,
                 "scene": one.scene.model_dump(),
             }
+            if mixture.last_frames:
+                row["reference_video"] = str(_last_frame(Path(paths[name])))
             file.write(f"{json.dumps(row)}\n")
     return _replaced(manifest).replace(manifest)
 
 
-def _write(path: Path, scene: Scene, form: Format) -> None:
-    if not path.exists():
-        write_clip(_replaced(path), make_clip(scene, form))
-        _replaced(path).replace(path)
+def _write(path: Path, scene: Scene, form: Format, *, last: bool) -> None:
+    image = _last_frame(path)
+    if path.exists() and (image.exists() or not last):
+        return
+    clip = make_clip(scene, form)
+    write_clip(_replaced(path), clip)
+    _replaced(path).replace(path)
+    if last:
+        write_image(_replaced(image), clip.frames[-1])
+        _replaced(image).replace(image)
+
+
+def _last_frame(clip: Path) -> Path:
+    return clip.with_suffix(".png")
 
 
 def _replaced(path: Path) -> Path:
