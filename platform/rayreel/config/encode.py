@@ -141,6 +141,11 @@ class EncodeSpec(StrictModel):
     buckets: Annotated[tuple[Bucket, ...], BeforeValidator(split_buckets)] = Field(
         default=(), description="sizes that clips are brought to, as WxHxF; needed for videos"
     )
+    enlarge: bool = Field(
+        default=True,
+        description="whether a clip may go to a bucket that is larger than itself; if not, one "
+        "that is smaller than all of them is dropped",
+    )
     crop: Literal["center", "random"] = Field(
         default="center", description="which part of a picture that is too wide or high is kept"
     )

@@ -57,6 +57,17 @@ def test_a_clip_that_is_too_short_for_every_bucket_is_dropped():
     ]
 
 
+def test_no_clip_is_enlarged_where_none_shall_be():
+    job = spec(buckets="128x128x9;64x64x9", enlarge=False)
+    sizes = {(200, 200): "128x128x9", (127, 200): "64x64x9", (64, 64): "64x64x9"}
+    for (width, height), bucket in sizes.items():
+        assert str(kept(job, row(), video=video(width=width, height=height)).bucket) == bucket
+    (found,) = decided(job, row(), video=video(width=80, height=60))
+    assert [finding.reason for finding in found.findings] == [
+        "80x60 pixels; every bucket is larger, and enlarge is false"
+    ]
+
+
 @pytest.mark.parametrize(
     ("limits", "value", "said"),
     [

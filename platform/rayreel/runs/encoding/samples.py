@@ -3,7 +3,7 @@
 Nothing here reads a file, and the same list gives the same decisions: they are taken in its order.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -137,15 +137,11 @@ class Decisions:
         media: dict[MediaColumn, Medium] = {}
         notes = list(main.notes)
         if "video" in found:
-            bucket = choose_bucket(
-                self._spec.buckets,
-                width=main.width,
-                height=main.height,
-                num_frames=scene.num_frames,
-            )
+            bucket = self._bucket(self._spec.buckets, main, scene.num_frames)
             if bucket is None:
                 least = min(one.num_frames for one in self._spec.buckets)
                 said = f"{scene.num_frames} frames; the shortest bucket has {least}"
+                said = self._too_small(self._spec.buckets, main) or said
                 findings.append(Finding(rule="bucket", reason=said))
             else:
                 media["video"] = self._picture(row.media["video"], main, scene.start, bucket)
@@ -170,6 +166,23 @@ class Decisions:
             media={} if findings else media,
             notes=tuple(notes),
         )
+
+    def _bucket(self, buckets: Sequence[Bucket], scan: Scan, num_frames: int) -> Bucket | None:
+        fitting = self._fitting(buckets, scan)
+        return choose_bucket(fitting, width=scan.width, height=scan.height, num_frames=num_frames)
+
+    def _fitting(self, buckets: Sequence[Bucket], scan: Scan) -> list[Bucket]:
+        return [
+            one
+            for one in buckets
+            if self._spec.enlarge or (one.width <= scan.width and one.height <= scan.height)
+        ]
+
+    def _too_small(self, buckets: Sequence[Bucket], scan: Scan) -> str:
+        """What a picture lacks for every bucket in size; empty if there is one."""
+        if self._fitting(buckets, scan):
+            return ""
+        return f"{scan.width}x{scan.height} pixels; every bucket is larger, and enlarge is false"
 
     def _picture(
         self, source: str, scan: Scan, start: int, bucket: Bucket, *, stride: int = 1
@@ -268,11 +281,11 @@ class Decisions:
         there = (scan.num_frames - scene.start - 1) // stride + 1
         bucket = None
         if there > 0:
-            bucket = choose_bucket(
-                self._reference_buckets, width=scan.width, height=scan.height, num_frames=there
-            )
+            bucket = self._bucket(self._reference_buckets, scan, there)
         if bucket is None:
             said = f"its reference has {scan.num_frames} frames, too few from {scene.start} on"
+            if small := self._too_small(self._reference_buckets, scan):
+                said = f"its reference has {small}"
             yield Finding(rule="reference", reason=said)
             return
         source = row.media["reference_video"]
