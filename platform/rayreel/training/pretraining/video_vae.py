@@ -26,7 +26,7 @@ from rayreel.training.pretraining.linear import start_linear
 from rayreel.training.pretraining.part import file_tensors, set_statistics, write_weights
 from rayreel.types import seeded_generator
 
-_NOISE = 0.2
+_NOISE = 0.1
 # Clips that say what is principal.
 _BEGUN_WITH = 32
 _SMALL = 1e-3
