@@ -138,7 +138,7 @@ def test_every_condition_of_the_flexible_strategy_is_carried_over():
         {"type": "suffix", "length": 3},
         {"type": "spatial_crop", "region": (0, 0, 288, 576)},
         {"type": "mask"},
-        {"type": "reference"},
+        {"type": "reference", "frame": 0},
     ]
     assert streams.video.conditions[0].probability == 0.2
 
