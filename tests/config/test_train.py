@@ -37,7 +37,7 @@ def test_text_to_video_has_one_noise_level_and_shows_some_first_frames():
     assert streams.shared_sigma
     assert streams.video == StreamSpec(conditions=(FirstFrame(probability=0.1),))
     assert streams.audio == StreamSpec()
-    assert not streams.has_reference
+    assert not streams.in_context
 
 
 @pytest.mark.parametrize(("kept", "left"), [("video", "audio"), ("audio", "video")])
@@ -50,8 +50,14 @@ def test_text_to_video_may_learn_one_stream(kept, left):
 def test_an_in_context_adapter_sees_references_and_no_sound():
     streams = spec(strategy={"name": "ic_lora", "first_frame": 0.2}).strategy.streams()
     assert streams.audio is None
-    assert streams.has_reference
+    assert streams.in_context
     assert streams.video == StreamSpec(conditions=(FirstFrame(probability=0.2), Reference()))
+
+
+@pytest.mark.parametrize(("frame", "in_context"), [(0, True), (-1, False)])
+def test_what_learns_keyframes_is_no_in_context_adapter(frame, in_context):
+    strategy = shown({"type": "reference", "frame": frame})
+    assert spec(strategy=strategy).strategy.streams().in_context is in_context
 
 
 def test_the_flexible_strategy_is_what_is_written():

@@ -140,9 +140,13 @@ class Streams:
     shared_sigma: bool = False
 
     @property
-    def has_reference(self) -> bool:
-        """Whether samples need references."""
-        return any(one is not None and one.has_reference for one in (self.video, self.audio))
+    def in_context(self) -> bool:
+        """Whether references lie along samples, as those that in-context adapters are given."""
+        return any(
+            condition.type == "reference" and not condition.frame
+            for one in (self.video, self.audio)
+            for condition in (one.conditions if one else ())
+        )
 
 
 class Strategy(StrictModel):

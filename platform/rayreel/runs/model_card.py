@@ -122,7 +122,7 @@ def _task(spec: TrainSpec) -> str:
     streams = spec.strategy.streams()
     if streams.video is None or not streams.video.generated:
         return "text-to-audio" if streams.video is None else "video-to-audio"
-    return "video-to-video" if streams.video.has_reference else "text-to-video"
+    return "video-to-video" if streams.in_context else "text-to-video"
 
 
 def _base(model: ModelSpec) -> str | None:

@@ -111,7 +111,7 @@ def train(job: TrainJob, *, begin: Begin = begin_here, told: Told = lambda _: No
             model=trainable.model,
             storage=storage,
             group=group,
-            reference_scales=data.reference_scales if streams.has_reference else None,
+            reference_scales=data.reference_scales if streams.in_context else None,
         )
         try:
             _follow(job, work, checkpoints, saver, begin, told)

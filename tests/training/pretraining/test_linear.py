@@ -36,6 +36,7 @@ def test_clips_come_back_before_anything_is_learned(fields, least_db, repository
     monkeypatch.setattr("rayreel.training.pretraining.video_vae._BEGUN_WITH", 4)
     architecture = yaml.safe_load((repository / "manifests/nano/architecture.yaml").read_text())
     part = VideoVAEPart(architecture["vae"] | fields, seed=0)
+    part.begin()
     clips = footage(Random("others"), CLIPS)
     with torch.no_grad():
         wrong = part.decoder(part.encoder(clips)) - clips

@@ -98,7 +98,7 @@ def check_training(
         spec,
         files,
         spec.validation.folder or ".",
-        reference_scales=data.reference_scales if spec.strategy.streams().has_reference else None,
+        reference_scales=data.reference_scales if spec.strategy.streams().in_context else None,
     )
     return files, data, TrainJob(spec=spec, requests=requests)
 

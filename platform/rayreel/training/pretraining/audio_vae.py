@@ -17,7 +17,7 @@ from rayreel.config.model import AudioVAEConfig
 from rayreel.config.pretrain import StretchSpec
 from rayreel.data.storage import Storage
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder
-from rayreel.training.pretraining.part import file_tensors, set_statistics, write_weights
+from rayreel.training.pretraining.part import Part, file_tensors, set_statistics, write_weights
 from rayreel.training.pretraining.sounds import QUIET, begin_at_silence, sounds
 from rayreel.types import seeded_generator
 
@@ -29,7 +29,7 @@ _MEASURED = StretchSpec(steps=1, batch_size=256)
 _DB = 20 / math.log(10)
 
 
-class AudioVAEPart:
+class AudioVAEPart(Part):
     """Encoder and decoder, which learn together."""
 
     def __init__(self, section: Mapping[str, Any], seed: int) -> None:

@@ -1,8 +1,8 @@
 """A video VAE that begins as a linear one, which is known without learning.
 
-From random weights a deep autoencoder takes an hour to come as far as principal components of
-blocks of pixels come at once. So an encoder begins as these, block within block, and a decoder as
-the least-squares way back; what is not linear is learned from there.
+From random weights a deep autoencoder takes thousands of steps to come as far as principal
+components of blocks of pixels come at once. So an encoder begins as these, block within block, and
+a decoder as the least-squares way back; what is not linear is learned from there.
 
 Reference:
     Krähenbühl et al. 2016, arXiv:1511.06856, for weights that begin as principal components of what

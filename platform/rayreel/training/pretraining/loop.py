@@ -40,9 +40,13 @@ def pretrain(spec: PretrainSpec, part: Part, told: Told) -> None:
     """
     storage, optimization = Storage(spec.output), spec.optimization
     with joined("cpu") as group:
-        state = TrainState(part.network, optimization, group)
         checkpoints = Checkpoints(storage, group, keep_last=1)
-        if checkpoints.latest() is not None:
+        begun = checkpoints.latest() is not None
+        if not begun:
+            part.begin()
+        # Averages begin with the weights that there are.
+        state = TrainState(part.network, optimization, group)
+        if begun:
             checkpoints.load(state)
         log = MetricLog(storage)
         log.resume(state.step)

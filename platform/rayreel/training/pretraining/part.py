@@ -1,9 +1,10 @@
 """What the loop needs to know of a network that learns from scratch."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -20,7 +21,7 @@ A = TypeVar("A", bound=Architecture)
 M = TypeVar("M", bound=nn.Module)
 
 
-class Part(Protocol):
+class Part(ABC):
     """A network and what it learns.
 
     Attributes:
@@ -29,6 +30,11 @@ class Part(Protocol):
 
     network: nn.Module
 
+    def begin(self) -> None:
+        """Set, once before the first step, what takes long to find; most have nothing of that."""
+        return
+
+    @abstractmethod
     def losses(self, step: int, stretch: StretchSpec) -> Mapping[str, Tensor]:
         """What is wrong with the network's answers to clips that are drawn from the step alone.
 
@@ -40,6 +46,7 @@ class Part(Protocol):
             Scalars; ``loss`` is what is made smaller, the rest is told.
         """
 
+    @abstractmethod
     def write(self, storage: Storage) -> None:
         """Leave what was learned, in the official layout.
 

@@ -25,7 +25,7 @@ from rayreel.models.text.processor import EmbeddingsProcessor
 from rayreel.models.text.tokenizer import PromptTokenizer
 from rayreel.pipelines.enhance import InstructionName, instruction
 from rayreel.training.pretraining.meaning import Meaning, classes, understood
-from rayreel.training.pretraining.part import write_weights
+from rayreel.training.pretraining.part import Part, write_weights
 from rayreel.training.pretraining.reader import Reader, meanings, misread
 from rayreel.training.pretraining.wording import captions, learnt
 from rayreel.types import TextContext
@@ -46,7 +46,7 @@ _TOGETHER = 64
 _STREAMS = ("video", "audio")
 
 
-class TextPart:
+class TextPart(Part):
     """Language model, feature extractor and connectors, which learn together."""
 
     def __init__(self, architecture: Mapping[str, Any], seed: int) -> None:

@@ -14,7 +14,7 @@ from rayreel.data.storage import Storage
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoEncoder
 from rayreel.training.pretraining.footage import FPS, pixels, scenes
-from rayreel.training.pretraining.part import file_tensors, read_network, write_weights
+from rayreel.training.pretraining.part import Part, file_tensors, read_network, write_weights
 from rayreel.types import seeded_generator
 from rayreel.world.draw import draw
 from rayreel.world.scene import Scene
@@ -23,7 +23,7 @@ from rayreel.world.scene import Scene
 _NOISE = 0.1
 
 
-class UpsamplerPart:
+class UpsamplerPart(Part):
     """A latent upsampler beside the encoder of a trained video VAE."""
 
     def __init__(self, section: Mapping[str, Any], video_vae: str, seed: int) -> None:

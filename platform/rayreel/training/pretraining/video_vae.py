@@ -23,7 +23,7 @@ from rayreel.data.storage import Storage
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.training.pretraining.footage import footage
 from rayreel.training.pretraining.linear import start_linear
-from rayreel.training.pretraining.part import file_tensors, set_statistics, write_weights
+from rayreel.training.pretraining.part import Part, file_tensors, set_statistics, write_weights
 from rayreel.types import seeded_generator
 
 _NOISE = 0.1
@@ -34,12 +34,13 @@ _SMALL = 1e-3
 _ABSOLUTE = 0.25
 # Of colours between -1 and 1, from where on a pixel stands out.
 _APART = 0.1
+# Shares of what stands out, and of the rest, that weights are told by.
 _LEAST = 1e-3
 # Clips whose latents say what is usual.
 _MEASURED = 64
 
 
-class VideoVAEPart:
+class VideoVAEPart(Part):
     """Encoder and decoder, which learn together."""
 
     def __init__(self, section: Mapping[str, Any], seed: int) -> None:
@@ -54,7 +55,11 @@ class VideoVAEPart:
         config = VideoVAEConfig.model_validate(section)
         self.encoder, self.decoder = VideoEncoder(config), VideoDecoder(config)
         self.network: nn.Module = nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder})
-        clips = footage(Random(f"{seed}/start"), StretchSpec(steps=1, batch_size=_BEGUN_WITH))
+
+    def begin(self) -> None:
+        """Both as a linear code; see ``start_linear``."""
+        rng = Random(f"{self._seed}/start")
+        clips = footage(rng, StretchSpec(steps=1, batch_size=_BEGUN_WITH))
         start_linear(self.encoder, self.decoder, clips, _NOISE)
 
     def losses(self, step: int, stretch: StretchSpec) -> Mapping[str, Tensor]:

@@ -19,7 +19,7 @@ from rayreel.config.pretrain import StretchSpec
 from rayreel.data.storage import Storage
 from rayreel.models.audio_vae import AudioDecoder, AudioEncoder, resample
 from rayreel.models.vocoder import Vocoder
-from rayreel.training.pretraining.part import file_tensors, read_network, write_weights
+from rayreel.training.pretraining.part import Part, file_tensors, read_network, write_weights
 from rayreel.training.pretraining.sounds import RATE_HZ, Sounds, begin_at_silence, sounds
 from rayreel.training.pretraining.spectra import spectral_distance
 from rayreel.types import seeded_generator
@@ -34,7 +34,7 @@ _ALOUD = 1000
 _NOISE = 0.1
 
 
-class VocoderPart:
+class VocoderPart(Part):
     """A vocoder, which learns from sounds and, if there is one, from what an audio VAE decodes."""
 
     def __init__(
