@@ -23,7 +23,8 @@ from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"disk": 2, "s3": 5}
+# One of each kind.
+KILLS = 5
 ROWS_A_ROUND = 3
 SIZES: list[dict[str, Any]] = [{}, {"width": 128}, {"num_frames": 17}, {"steps": 12}]
 POOLS = {
@@ -43,32 +44,28 @@ class Chaos:
         folder: Of spec and list.
         output: The run directory.
         nodes: The cluster.
-        s3: Server of the run directory, if it lies there.
+        s3: Server of the run directory.
         rng: What decides when.
-        kills_wanted: How many to make.
     """
 
     folder: Path
     output: str
     nodes: Cluster
-    s3: S3Server | None
+    s3: S3Server
     rng: random.Random
-    kills_wanted: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
 
     @property
     def kinds(self) -> dict[str, Callable[[Driver], bool]]:
         """What can be killed; each says whether there was anything to kill."""
-        kinds: dict[str, Callable[[Driver], bool]] = {
+        return {
             "driver": Driver.kill,
             "denoise": lambda driver: self.kill_worker(driver, "stage1"),
             "decode": lambda driver: self.kill_worker(driver, "decode"),
             "node": lambda _: self.kill_node(),
+            "storage": lambda _: self.kill_storage(),
         }
-        if self.s3:
-            kinds["storage"] = lambda _: self.kill_storage()
-        return kinds
 
     def grow(self) -> None:
         for _ in range(ROWS_A_ROUND):
@@ -83,7 +80,7 @@ class Chaos:
 
     def drive(self) -> Driver:
         environment = {
-            **(self.s3.environment if self.s3 else {}),
+            **self.s3.environment,
             "RAY_ADDRESS": self.nodes.address,
             "RAY_AUTH_MODE": "disabled",
         }
@@ -107,7 +104,6 @@ class Chaos:
         return True
 
     def kill_storage(self) -> bool:
-        assert self.s3
         self.s3.kill()
         time.sleep(self.rng.uniform(0, 2))
         self.s3.start()
@@ -131,20 +127,19 @@ class Chaos:
         return Counter(line["item_id"] for line in lines if line["status"] == "done")
 
 
-@pytest.fixture(params=["disk", "s3"])
-def chaos(request, tmp_path) -> Iterator[Chaos]:
+@pytest.fixture
+def chaos(s3_server, tmp_path) -> Iterator[Chaos]:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - shown where the test fails
     rng = random.Random(seed)
-    s3 = request.getfixturevalue("s3_server") if request.param == "s3" else None
-    output = f"{s3.url}/kills-{seed}" if s3 else str(tmp_path / "run")
-    with cluster(3, 3, environment=s3.environment if s3 else None) as nodes:
-        yield Chaos(tmp_path, output, nodes, s3, rng, KILLS[request.param])
+    output = f"{s3_server.url}/kills-{seed}"
+    with cluster(3, 3, environment=s3_server.environment) as nodes:
+        yield Chaos(tmp_path, output, nodes, s3_server, rng)
 
 
 def test_after_any_kill_a_rerun_has_every_clip_once(chaos):
     round_s = 12.0
-    while chaos.kills.total() < chaos.kills_wanted:
+    while chaos.kills.total() < KILLS:
         before = chaos.written()
         chaos.grow()
         kind = min(chaos.kinds, key=lambda one: (chaos.kills[one], chaos.rng.random()))

@@ -80,7 +80,7 @@ def test_two_things_are_measured_as_they_were_drawn(new):
 @pytest.mark.parametrize(("things", "least"), [(1, 0.99), (2, 0.97)])
 def test_hundreds_of_clips_are_measured_as_they_were_drawn(things, least):
     scenes = [
-        sample_scene(f"many/{n}", things=things, split="all", new=n % 3 == 0) for n in range(200)
+        sample_scene(f"many/{n}", things=things, split="all", new=n % 3 == 0) for n in range(100)
     ]
     assert min(shares(scenes).values()) >= least
 

@@ -24,7 +24,7 @@ from tests.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"disk": 1, "s3": 2}
+KILLS = 2
 ROUND_S = 20.0
 # The same item may well be at work when its worker is killed, time and again.
 POOLS = {"workers": {"replicas": 2, "cpus": 0.5, "batch_size": 3}, "attempts": 6}
@@ -38,34 +38,30 @@ class Chaos:
         spec: Of the job.
         outputs: Where datasets go.
         nodes: The cluster.
-        s3: Server of the output, if it lies there.
+        s3: Server of the output.
         rng: What decides when.
-        kills_wanted: How many to make.
     """
 
     spec: Path
     outputs: str
     nodes: Cluster
-    s3: S3Server | None
+    s3: S3Server
     rng: random.Random
-    kills_wanted: int
     kills: Counter[str] = field(default_factory=Counter)
 
     @property
     def kinds(self) -> dict[str, Callable[[Driver], bool]]:
         """What can be killed; each says whether there was anything to kill."""
-        kinds: dict[str, Callable[[Driver], bool]] = {
+        return {
             "driver": Driver.kill,
             "worker": self.kill_worker,
             "node": self.kill_node,
+            "storage": self.kill_storage,
         }
-        if self.s3:
-            kinds["storage"] = self.kill_storage
-        return kinds
 
     def drive(self, output: str) -> Driver:
         environment = {
-            **(self.s3.environment if self.s3 else {}),
+            **self.s3.environment,
             "RAY_ADDRESS": self.nodes.address,
             "RAY_AUTH_MODE": "disabled",
         }
@@ -86,7 +82,6 @@ class Chaos:
         return True
 
     def kill_storage(self, _: Driver) -> bool:
-        assert self.s3
         self.s3.kill()
         time.sleep(self.rng.uniform(0, 2))
         self.s3.start()
@@ -99,21 +94,19 @@ def shards_of(output: str) -> dict[str, bytes]:
     return storage.read_many(names)
 
 
-@pytest.fixture(params=["disk", "s3"])
-def chaos(request, corpus, tmp_path) -> Iterator[Chaos]:
+@pytest.fixture
+def chaos(s3_server, corpus, tmp_path) -> Iterator[Chaos]:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - shown where the test fails
-    s3 = request.getfixturevalue("s3_server") if request.param == "s3" else None
-    outputs = f"{s3.url}/encode-kills-{seed}" if s3 else str(tmp_path)
+    outputs = f"{s3_server.url}/encode-kills-{seed}"
     values = {**corpus_spec_values(corpus[0], Path("out")), **POOLS, "shard_samples": 10}
-    if s3:
-        values["dataset"] = f"{outputs}/corpus/list.jsonl"
-        file_system, path = fsspec.url_to_fs(f"{outputs}/corpus")
-        file_system.put(f"{corpus[0]}/", f"{path}/", recursive=True)
+    values["dataset"] = f"{outputs}/corpus/list.jsonl"
+    file_system, path = fsspec.url_to_fs(f"{outputs}/corpus")
+    file_system.put(f"{corpus[0]}/", f"{path}/", recursive=True)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(values))
-    with cluster(3, 3, environment=s3.environment if s3 else None) as nodes:
-        yield Chaos(spec, outputs, nodes, s3, random.Random(seed), KILLS[request.param])
+    with cluster(3, 3, environment=s3_server.environment) as nodes:
+        yield Chaos(spec, outputs, nodes, s3_server, random.Random(seed))
 
 
 def test_after_any_kills_the_shards_are_those_of_a_quiet_run(chaos, tmp_path):
@@ -122,7 +115,7 @@ def test_after_any_kills_the_shards_are_those_of_a_quiet_run(chaos, tmp_path):
     expected = shards_of(quiet)
     assert len(json.loads(expected["dataset.json"])["shards"]) > 3
     said: list[str] = []
-    while chaos.kills.total() < chaos.kills_wanted:
+    while chaos.kills.total() < KILLS:
         output = f"{chaos.outputs}/dataset-{chaos.kills.total()}"
         while not finished(chaos, output, said):
             pass

@@ -60,11 +60,14 @@ class Chaos:
 
     @property
     def strikes(self) -> list[list[str]]:
-        """What is killed, in a random order: parts two at a time, the rest by itself."""
+        """What is killed, in a random order: parts two at a time, the rest by itself.
+
+        Parts do not see which database it is, so they die with one of them.
+        """
         parts = [*REPLICAS, "ProxyActor", "ServeController"]
         self.rng.shuffle(parts)
-        alone = [["head"], ["database"]] if self.postgres else [["everything"]]
-        strikes = [*map(list, zip(parts[::2], parts[1::2], strict=True)), *alone]
+        pairs = [*map(list, zip(parts[::2], parts[1::2], strict=True))]
+        strikes = [["head"], ["database"]] if self.postgres else [*pairs, ["everything"]]
         self.rng.shuffle(strikes)
         return strikes
 
