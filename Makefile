@@ -25,7 +25,7 @@ test: setup
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -n 3 -m "slow and not alone"
+	$(BIN)/pytest -n 2 -v -m "slow and not alone"
 	$(BIN)/pytest -m alone
 
 bench: setup

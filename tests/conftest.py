@@ -18,6 +18,8 @@ for _name, _value in {
     "RAY_enable_metrics_collection": "0",
     # A process per CPU, started in advance, would hold up the few that a test needs.
     "RAY_prestart_worker_first_driver": "0",
+    # Of several clusters on this machine, none shall wait for another.
+    "RAY_worker_niceness": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
 }.items():

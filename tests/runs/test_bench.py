@@ -50,18 +50,13 @@ def test_a_comparison_tells_both_times(case):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["job_against_loop", "warm_store"])
-def test_a_job_is_compared_by_its_clips_and_as_a_whole(kind, ray_cluster, monkeypatch):
-    if kind == "warm_store":
-        # A turn is two jobs and a process; the other kind, of one job, has two turns as always.
-        monkeypatch.setattr("rayreel.runs.bench.job_cases.turns", lambda _: range(1))
-    case = {"type": kind, **SMALL_JOB, "batch": 2}
+def test_a_job_is_compared_by_its_clips_and_as_a_whole(ray_cluster):
+    case = {"type": "job_against_loop", **SMALL_JOB, "batch": 2}
     ((line,),) = run(parse({"seconds": 0, "cases": [case]}, BenchSpec, where="test"))
     assert line.items() >= case.items()
     assert line["speed_up"] == pytest.approx(line["baseline_seconds"] / line["seconds"], 0.01)
     assert line["whole_seconds"] > line["start_seconds"] > line["seconds"] > 0
-    texts = {"warm_store": (0, 5)}
-    assert (line["texts"], line["baseline_texts"]) == texts.get(kind, (5, 0))
+    assert (line["texts"], line["baseline_texts"]) == (5, 0)
 
 
 def entry(worker: str, second: float) -> LedgerEntry:

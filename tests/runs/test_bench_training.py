@@ -133,13 +133,3 @@ def test_two_processes_are_compared_with_one_for_each_way_to_share_weights(datas
         scaling = line["tokens_per_s"] / line["baseline_tokens_per_s"]
         assert line["scaling"] == pytest.approx(scaling, rel=0.01)
         assert line["efficiency"] == pytest.approx(scaling / 2, rel=0.01)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_comparison_trains_on_clips_that_it_has_encoded(ray_cluster):
-    (line,) = lines_of(LOOP)
-    assert line.items() >= {**LOOP, "modes": ("lora",)}.items()
-    assert line["speed_up"] == pytest.approx(
-        line["baseline_seconds"] / line["seconds"], rel=0.01, abs=0.001
-    )

@@ -118,4 +118,4 @@ def _wait(done: Callable[[], object], what: str, timeout_s: float = 300) -> None
     end = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
-        time.sleep(0.02)
+        time.sleep(0.1)

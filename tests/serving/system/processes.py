@@ -33,8 +33,6 @@ _MARK = "RAYREEL_TEST_SERVICE"
 _ENVIRONMENT = {
     # Memory that others on this machine take is no reason to kill anybody.
     "RAY_memory_monitor_refresh_ms": "0",
-    # Neither shall others keep it waiting, as they do those that let everybody pass.
-    "RAY_worker_niceness": "0",
     # The rest of a cluster without its head shall end within seconds.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }

@@ -1,10 +1,14 @@
-"""Many jobs at once: none is lost or done twice, places only get better, and memory stays flat."""
+"""Many jobs at once: none is lost or done twice, places only get better, and memory stays flat.
+
+What a benchmark tells of a service, and how one ends, are tested of the same one.
+"""
 
 import asyncio
 import json
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,11 @@ import httpx
 import pytest
 
 from rayreel.config.load import parse
+from rayreel.runs.bench import BenchSpec, run, serving
+from rayreel.runs.bench.serving_process import Service
 from rayreel.serving.loadtest import LoadSpec, run_load
 from rayreel.serving.loadtest_results import LoadReport, Outcome
+from rayreel.serving.store import JobStore
 from tests.cluster.nodes import wait
 from tests.serving.system.clients import Client
 from tests.serving.system.processes import ServiceProcess, service
@@ -26,6 +33,7 @@ SPEC = {
     "placement": "split",
     "workers": {"cpus": 0.25},
     "keep_latents": False,
+    "drain_s": 120,
     "defaults": {"pipeline": "one_stage", "steps": 2},
     # First come, first served: then nobody is put before those who were told their places.
     "queue": {"max_jobs": MOST, "max_jobs_per_key": MOST, "stretch": 0},
@@ -35,6 +43,9 @@ SHAPES = {"short": ("64x64", 9, 6), "wide": ("128x64", 9, 3), "long": ("64x64", 
 # Connections are all open from the beginning, and what they took is not given back.
 WARM, MOST_KEPT_KB = 60, 100
 LAST_S = 400.0
+CLIP = {"width": 64, "height": 64, "frames": 9, "steps": 2}
+PLACEMENTS = {"type": "service_placements", **CLIP, "clips": 3, "singles": 1}
+BATCHES = {"type": "service_batches", **CLIP, "clips": 4, "batch": 2}
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +136,47 @@ def test_beyond_the_limit_jobs_are_told_to_come_back_and_none_is_lost(made):
     ends = Client(made.url, random.Random(0), jobs={job: {"status": "queued"} for job in accepted})
     ends.wait_for_ends(LAST_S)
     assert Counter(job["status"] for job in ends.jobs.values()) == {"cancelled": len(accepted)}
+
+
+@pytest.fixture
+def lines_of(made, monkeypatch):
+    """Lines of a benchmark, both sides of which are one service: what is told is then known."""
+
+    def lines_of(case):
+        (lines,) = run(parse({"seconds": 0, "cases": [case]}, BenchSpec, where="test"))
+        return lines
+
+    with closing(Service(made.url, made.output)) as one:
+        monkeypatch.setattr(serving, "running_service", lambda _: nullcontext(one))
+        yield lines_of
+
+
+def test_placements_are_compared_one_by_one_and_in_a_burst(lines_of):
+    fused, split, latency, burst = lines_of(PLACEMENTS)
+    for line in (fused, split):
+        assert line["measure"] == "overhead"
+        assert line["seconds"] > line["baseline_seconds"] > 0
+        assert 0 < line["answer_ms"] < line["running_ms"] < 1000 * line["seconds"]
+    for line in (latency, burst):
+        assert line["speed_up"] == pytest.approx(line["baseline_seconds"] / line["seconds"], 0.01)
+
+
+def test_batches_are_compared_by_what_a_clip_takes(lines_of):
+    (line,) = lines_of(BATCHES)
+    assert line.items() >= BATCHES.items()
+    assert line["speed_up"] == pytest.approx(line["baseline_seconds"] / line["seconds"], 0.01)
+
+
+def test_an_interrupted_command_ends_once_what_it_is_at_is_done(made):
+    # In the first of two stages for a while.
+    slow = body(pipeline="two_stage", size="256x128", num_frames=25, steps=100)
+    ids = [httpx.post(f"{made.url}/v1/videos", json=slow).json()["id"] for _ in range(2)]
+    urls = [f"{made.url}/v1/videos/{job_id}" for job_id in ids]
+    wait(lambda: httpx.get(urls[0]).json()["step"], "work")
+    wait(lambda: httpx.get(urls[1]).json()["status"] == "in_progress", "more of it")
+    assert made.stop() == 0
+    assert not made.processes()
+    store = JobStore(f"sqlite:///{made.output}/jobs.sqlite")
+    jobs = [store.get(job_id) for job_id in ids]
+    store.close()
+    assert [(job.state, job.attempt) for job in jobs if job] == [("done", 1)] * 2
