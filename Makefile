@@ -24,9 +24,10 @@ check: setup
 test: setup
 	$(BIN)/pytest -n 2 -m "not slow"
 
+# Only files that have such tests are read, as all of them take a minute.
 test-slow: setup
-	$(BIN)/pytest -n 2 -v -m "slow and not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n 2 -v -m "slow and not alone" $$(grep -rlE "mark\.slow" tests)
+	$(BIN)/pytest -m alone $$(grep -rlE "mark\.alone" tests)
 
 bench: setup
 	$(BIN)/python jobs/bench.py manifests/bench/cpu.yaml

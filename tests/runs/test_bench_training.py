@@ -7,7 +7,7 @@ from rayreel.config.load import parse
 from rayreel.errors import SpecError
 from rayreel.runs.bench import BenchSpec, run
 from rayreel.runs.bench.networks import Line
-from rayreel.runs.bench.spec import TrainLoopCase, TrainPaddingCase, TrainScalingCase
+from rayreel.runs.bench.spec import TrainLoopCase, TrainPaddingCase
 from rayreel.runs.bench.training import (
     plain_loop,
     prepared_steps,
@@ -15,7 +15,7 @@ from rayreel.runs.bench.training import (
     tokens_per_s,
     train_spec,
 )
-from rayreel.runs.bench.training_cases import compare_with_plain_loop, measure_scaling
+from rayreel.runs.bench.training_cases import compare_with_plain_loop
 from rayreel.runs.bench.training_padding import (
     Cost,
     cost_of_padding,
@@ -34,7 +34,6 @@ PADDING = {
 }
 CLIPS = {"clips": 4, "samples": 2, "sources": "64x64x9", "buckets": "64x64x9", "workers": 1}
 LOOP = {"type": "train_against_loop", **CLIPS, "epochs": 1, "modes": ["lora"]}
-SCALING = {"type": "train_scaling", **CLIPS, "steps": 4}
 LONG, SHORT = SampleShape("long", 10), SampleShape("short", 4)
 
 
@@ -123,13 +122,3 @@ def test_steps_of_a_run_are_compared_with_those_of_a_plain_loop(dataset):
 def test_a_rate_is_that_of_the_second_half_of_the_steps():
     lines = [{"tokens": 100, "seconds": seconds} for seconds in (9.0, 8.0, 7.0, 2.0, 3.0)]
     assert tokens_per_s(lines) == pytest.approx(200 / 5)
-
-
-@pytest.mark.slow
-def test_two_processes_are_compared_with_one_for_each_way_to_share_weights(dataset):
-    lines = measure_scaling(parse(SCALING, TrainScalingCase, where="test"), dataset, 0)
-    assert [line["sharding"] for line in lines] == ["full", "replicate"]
-    for line in lines:
-        scaling = line["tokens_per_s"] / line["baseline_tokens_per_s"]
-        assert line["scaling"] == pytest.approx(scaling, rel=0.01)
-        assert line["efficiency"] == pytest.approx(scaling / 2, rel=0.01)

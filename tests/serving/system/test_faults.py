@@ -60,14 +60,14 @@ class Chaos:
 
     @property
     def strikes(self) -> list[list[str]]:
-        """What is killed, in a random order: parts two at a time, the rest by itself.
+        """What is killed, in a random order: parts four at a time, the rest by itself.
 
         Parts do not see which database it is, so they die with one of them.
         """
         parts = [*REPLICAS, "ProxyActor", "ServeController"]
         self.rng.shuffle(parts)
-        pairs = [*map(list, zip(parts[::2], parts[1::2], strict=True))]
-        strikes = [["head"], ["database"]] if self.postgres else [*pairs, ["everything"]]
+        halves = [parts[::2], parts[1::2]]
+        strikes = [["head"], ["database"]] if self.postgres else [*halves, ["everything"]]
         self.rng.shuffle(strikes)
         return strikes
 
