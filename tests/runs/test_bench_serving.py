@@ -54,7 +54,8 @@ def test_the_overhead_is_what_a_job_takes_besides_its_stages():
 
 
 def test_singles_must_leave_a_burst():
-    case = {"type": "service_placements", "clips": 3, "singles": 3}
+    size = {"width": 64, "height": 64, "frames": 9}
+    case = {"type": "service_placements", **size, "clips": 3, "singles": 3}
     with pytest.raises(SpecError, match="singles=3 leave no burst of 3 clips"):
         parse({"cases": [case]}, BenchSpec, where="test")
 
