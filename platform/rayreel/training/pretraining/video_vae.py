@@ -29,7 +29,7 @@ from rayreel.types import seeded_generator
 _NOISE = 0.1
 # Clips that say what is principal.
 _BEGUN_WITH = 32
-_SMALL = 1e-3
+_SMALL = 1e-4
 # Squares tell where things are, however uncertain; absolute errors, later, where they end.
 _ABSOLUTE = 0.25
 # Of colours between -1 and 1, from where on a pixel stands out.
