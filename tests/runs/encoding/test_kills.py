@@ -36,14 +36,14 @@ class Chaos:
 
     Attributes:
         spec: Of the job.
-        outputs: Where datasets go.
+        outputs: Where datasets go by turns: to object storage and to a disk.
         nodes: The cluster.
-        s3: Server of the output.
+        s3: Server of the clips and of one output.
         rng: What decides when.
     """
 
     spec: Path
-    outputs: str
+    outputs: tuple[str, str]
     nodes: Cluster
     s3: S3Server
     rng: random.Random
@@ -98,15 +98,15 @@ def shards_of(output: str) -> dict[str, bytes]:
 def chaos(s3_server, corpus, tmp_path) -> Iterator[Chaos]:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - shown where the test fails
-    outputs = f"{s3_server.url}/encode-kills-{seed}"
+    stored = f"{s3_server.url}/encode-kills-{seed}"
     values = {**corpus_spec_values(corpus[0], Path("out")), **POOLS, "shard_samples": 10}
-    values["dataset"] = f"{outputs}/corpus/list.jsonl"
-    file_system, path = fsspec.url_to_fs(f"{outputs}/corpus")
+    values["dataset"] = f"{stored}/corpus/list.jsonl"
+    file_system, path = fsspec.url_to_fs(f"{stored}/corpus")
     file_system.put(f"{corpus[0]}/", f"{path}/", recursive=True)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(values))
     with cluster(3, 3, environment=s3_server.environment) as nodes:
-        yield Chaos(spec, outputs, nodes, s3_server, random.Random(seed))
+        yield Chaos(spec, (stored, str(tmp_path)), nodes, s3_server, random.Random(seed))
 
 
 def test_after_any_kills_the_shards_are_those_of_a_quiet_run(chaos, tmp_path):
@@ -116,7 +116,8 @@ def test_after_any_kills_the_shards_are_those_of_a_quiet_run(chaos, tmp_path):
     assert len(json.loads(expected["dataset.json"])["shards"]) > 3
     said: list[str] = []
     while chaos.kills.total() < KILLS:
-        output = f"{chaos.outputs}/dataset-{chaos.kills.total()}"
+        kill = chaos.kills.total()
+        output = f"{chaos.outputs[kill % 2]}/dataset-{kill}"
         while not finished(chaos, output, said):
             pass
         assert shards_of(output) == expected, said
