@@ -290,6 +290,11 @@ from rayreel.runs.requests import plan_rows
 
 files = ModelFiles(locate_model("tiny"))
 start = time.monotonic()
+with open(sys.argv[1]) as file:
+    for line in file:
+        json.loads(line)
+read_s = time.monotonic() - start
+start = time.monotonic()
 plan = plan_rows(RenderSpec(prompts=sys.argv[1]), files)
 seconds = time.monotonic() - start
 # Not ru_maxrss, which counts what the process was forked from.
@@ -312,20 +317,20 @@ left = Left(plan, Ledger(storage).table(), retry="none", attempts=3)
 first = next(left.rows())
 resume_s = time.monotonic() - start
 found = [len(plan), plan.num_clips, len(plan.shapes()), left.clips]
-print(json.dumps([found, seconds, memory_gib, resume_s]))
+print(json.dumps([found, read_s, seconds, memory_gib, resume_s]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_a_million_rows_are_planned_and_resumed_in_a_minute(tmp_path):
+def test_a_million_rows_are_planned_and_resumed_in_a_few_times_what_reading_them_takes(tmp_path):
     path = tmp_path / "list.jsonl"
     with path.open("w") as file:
         file.writelines(f"{json.dumps(values)}\n" for values in itertools.islice(endless(), 10**6))
     command = [sys.executable, "-c", _PLAN, str(path), str(tmp_path / "run")]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found, plan_s, memory_gib, resume_s = json.loads(said.splitlines()[-1])
+    found, read_s, plan_s, memory_gib, resume_s = json.loads(said.splitlines()[-1])
     assert found == [10**6, 10**6, len(SHAPES), 1000]
-    assert plan_s < 60
     assert memory_gib < 1, "of planning"
-    assert plan_s + resume_s < 60, "a list of which all but a thousand clips are finished"
+    # Of which all but a thousand clips are finished. Reading is that of Python's json.
+    assert plan_s + resume_s < 12 * read_s, (read_s, plan_s, resume_s)
