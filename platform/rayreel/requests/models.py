@@ -13,13 +13,22 @@ from rayreel.pipelines.image import image_faults
 log = logging.getLogger(__name__)
 
 
+def opened_model(model: ModelChoice) -> ModelFiles:
+    """A model that whoever started this process has checked, which takes seconds.
+
+    Raises:
+        CheckpointError: If its checkpoint or an adapter is missing or damaged.
+    """
+    return ModelFiles(locate_model(model))
+
+
 def checked_model(model: ModelChoice) -> ModelFiles:
     """A model whose headers are read, and no weight.
 
     Raises:
         CheckpointError: If weight files are missing, damaged or do not fit their architecture.
     """
-    files = ModelFiles(locate_model(model))
+    files = opened_model(model)
     check_networks(files)
     if warning := text_encoder_warning(files.transformer_file, files.text_encoder):
         log.warning("%s", warning)

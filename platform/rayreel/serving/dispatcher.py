@@ -14,8 +14,6 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from rayreel.checkpoints.files import ModelFiles
-from rayreel.checkpoints.tiny import locate_model
 from rayreel.cluster.telemetry import Telemetry
 from rayreel.config.jobs import StageName
 from rayreel.config.serving import ServeSpec
@@ -23,6 +21,7 @@ from rayreel.data.ledger import Ledger
 from rayreel.data.storage import Storage
 from rayreel.errors import RayreelError
 from rayreel.logs import setup_logging
+from rayreel.requests.models import opened_model
 from rayreel.serving import board
 from rayreel.serving.actors import ServePool
 from rayreel.serving.costs import Costs
@@ -67,9 +66,8 @@ class DispatcherActor:
         self._telemetry = ServiceTelemetry(telemetry)
         storage = Storage(spec.output)
         self._ledger = Ledger(storage)
-        # Whoever started the service has checked the files, which takes seconds.
-        files = ModelFiles(locate_model(spec.model))
-        self._costs = Costs(Storage(spec.store or spec.output), files, devices)
+        store = Storage(spec.store or spec.output)
+        self._costs = Costs(store, opened_model(spec.model), devices)
         self._store = JobStore(spec.database_url, retention_s=spec.retention_s)
         self._store.migrate()
         self._replicas: dict[str, int] = {}

@@ -11,13 +11,12 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
-from rayreel.checkpoints.files import ModelFiles
-from rayreel.checkpoints.tiny import locate_model
 from rayreel.cluster.telemetry import Telemetry
 from rayreel.config.jobs import StageName
 from rayreel.config.serving import ServeSpec
 from rayreel.data.storage import Storage
 from rayreel.logs import setup_logging
+from rayreel.requests.models import opened_model
 from rayreel.serving import board
 from rayreel.serving.api import create_api
 from rayreel.serving.costs import Costs
@@ -56,8 +55,7 @@ class Ingress:
         setup_logging(telemetry.logs.level, json=telemetry.logs.json)
         self._dispatcher = dispatcher
         self._calls: set[asyncio.Task[None]] = set()
-        # Whoever started the service has checked the files, which takes seconds.
-        storage, files = Storage(spec.output), ModelFiles(locate_model(spec.model))
+        storage, files = Storage(spec.output), opened_model(spec.model)
         store = JobStore(spec.database_url, retention_s=spec.retention_s)
         store.migrate()
         costs = Costs(Storage(spec.store or spec.output), files, devices)
