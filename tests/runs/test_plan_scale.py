@@ -332,5 +332,7 @@ def test_a_million_rows_are_planned_and_resumed_in_a_few_times_what_reading_them
     found, read_s, plan_s, memory_gib, resume_s = json.loads(said.splitlines()[-1])
     assert found == [10**6, 10**6, len(SHAPES), 1000]
     assert memory_gib < 1, "of planning"
-    # Of which all but a thousand clips are finished. Reading is that of Python's json.
-    assert plan_s + resume_s < 12 * read_s, (read_s, plan_s, resume_s)
+    # Reading is that of Python's json; 7 to 10 times that is what planning took where it was
+    # measured, and 2.5 times what resuming takes where all but a thousand clips are finished.
+    assert plan_s < 15 * read_s, (read_s, plan_s, resume_s)
+    assert resume_s < 5 * read_s, (read_s, plan_s, resume_s)
