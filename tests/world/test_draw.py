@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rayreel.world.draw import draw
-from rayreel.world.motion import bounce_times, track
+from rayreel.world.motion import BOUNCE_HEIGHT, bounce_times, track
 from rayreel.world.palette import BACKGROUND_RGB, PITCH_HZ, RADIUS, RGB
 from rayreel.world.sampling import sample_scene
 from rayreel.world.scene import MOTIONS, SHAPES, Scene, Thing
@@ -107,7 +107,7 @@ def test_a_bounce_is_lowest_when_it_touches_the_floor():
     contacts = bounce_times(jumping, 2.0)
     assert contacts == pytest.approx([0.35, 0.85, 1.35, 1.85])
     assert track(jumping, contacts).y == pytest.approx(0.8)
-    assert track(jumping, np.array(contacts) + 0.25).y.max() < 0.8 - 0.27
+    assert track(jumping, np.array(contacts) + 0.25).y.max() < 0.81 - BOUNCE_HEIGHT
 
 
 def spectrum(samples, rate):
@@ -142,7 +142,7 @@ def test_larger_things_are_louder_and_growing_ones_become_so():
     small, large = (
         sound(scene(thing(size=size)), seconds=1.0, rate=24000).std() for size in ("small", "large")
     )
-    assert large > 1.9 * small
+    assert large > 0.95 * RADIUS["large"] / RADIUS["small"] * small
     growing = sound(scene(thing(motion="grow")), seconds=1.0, rate=24000)
     assert growing[:, 19000:21000].std() > 1.5 * growing[:, 3000:5000].std()
 

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 TURN_RADIUS = 0.16
 """Of the path of a thing that goes round, in shares of the frame's shorter side."""
 
-BOUNCE_HEIGHT = 0.28
+BOUNCE_HEIGHT = 0.18
 """How high a bounce is."""
 
 GROWTH_S = 1.25

@@ -28,9 +28,9 @@ from rayreel.world.shapes import REACH
 
 Split = Literal["train", "held-out", "all"]
 
-_CROSSING = (0.35, 0.6)
-_TURNS = (0.8, 1.2)
-_BOUNCES = (1.45, 2.2)
+_CROSSING = (0.25, 0.45)
+_TURNS = (0.6, 0.9)
+_BOUNCES = (1.2, 1.8)
 # A bounce at the very start could neither be seen nor heard.
 _FIRST_BOUNCE_S = 0.1
 _MARGIN = 0.02
