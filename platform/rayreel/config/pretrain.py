@@ -39,7 +39,11 @@ class PretrainSpec(StrictModel):
     inputs: dict[str, str] = Field(
         default_factory=dict, description="weights of networks that it builds on, by part"
     )
-    stretches: tuple[StretchSpec, ...] = Field(min_length=1, description="one after the other")
+    stretches: tuple[StretchSpec, ...] = Field(
+        default=(),
+        description="one after the other; without any, a video VAE stays the linear code that it "
+        "begins as",
+    )
     optimization: OptimizationSpec = Field(
         default_factory=OptimizationSpec,
         description="its steps and batches are those of the stretches",
@@ -49,6 +53,8 @@ class PretrainSpec(StrictModel):
 
     @model_validator(mode="after")
     def _has_what_it_builds_on(self) -> Self:
+        if self.part != "video_vae" and not self.stretches:
+            raise ValueError(f"part {self.part} learns step by step; expected stretches")
         if self.part == "upsampler" and "video_vae" not in self.inputs:
             raise ValueError("an upsampler needs inputs.video_vae, the weight file of a video VAE")
         if unread := self.inputs.keys() - {_INPUTS.get(self.part)}:
@@ -63,11 +69,16 @@ class PretrainSpec(StrictModel):
                 {"steps", "batch_size", "micro_batch"} & given.keys()
             ):
                 raise ValueError(f"optimization.{extra[0]} is that of the stretches; leave it out")
-            case {"stretches": [*stretches]}:
+            case {"stretches": [_, *_] as stretches}:
                 steps = sum(one.get("steps", 0) for one in stretches if isinstance(one, dict))
                 optimization = {**value.get("optimization", {}), "steps": steps}
                 return {**value, "optimization": optimization}
         return value
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stretches."""
+        return sum(stretch.steps for stretch in self.stretches)
 
     def stretch(self, step: int) -> StretchSpec:
         """The stretch that a step is of, from 0."""

@@ -47,7 +47,7 @@ def pretrain_part(spec: PretrainSpec) -> str:
     with Lease(storage):
         _claim(storage, spec, architecture)
         done = Checkpoints(storage, _ALONE, 0).latest() or 0
-        with TrainingProgress(spec.optimization.steps, done=done) as progress:
+        with TrainingProgress(spec.steps, done=done) as progress:
 
             def told(line: Mapping[str, Any]) -> None:
                 last.update(line)
@@ -56,7 +56,7 @@ def pretrain_part(spec: PretrainSpec) -> str:
             pretrain(spec, part, told)
     loss = f", loss {last['loss']:.4g}" if last else ""
     seconds = time.monotonic() - start
-    return f"{spec.optimization.steps} steps of {spec.part}{loss} ({seconds:.0f} s)\n{storage.uri}"
+    return f"{spec.steps} steps of {spec.part}{loss} ({seconds:.0f} s)\n{storage.uri}"
 
 
 _ALONE = Group(rank=0, world=1, device=torch.device("cpu"))

@@ -11,10 +11,10 @@ from rayreel.world.scene import Motion, Thing
 
 Array = NDArray[np.float64]
 
-TURN_RADIUS = 0.16
+TURN_RADIUS = 0.14
 """Of the path of a thing that goes round, in shares of the frame's shorter side."""
 
-BOUNCE_HEIGHT = 0.18
+BOUNCE_HEIGHT = 0.15
 """How high a bounce is."""
 
 GROWTH_S = 1.25

@@ -21,7 +21,7 @@ BACKGROUND_RGB: dict[Background, tuple[int, int, int]] = {
 }
 """Colours of backgrounds: far from those of all things."""
 
-RADIUS: dict[Size, float] = {"small": 0.095, "medium": 0.13, "large": 0.18}
+RADIUS: dict[Size, float] = {"small": 0.11, "medium": 0.145, "large": 0.19}
 """Of a circle, as shares of the frame's shorter side; other shapes look about as large."""
 
 PITCH_HZ: dict[Colour, float] = {

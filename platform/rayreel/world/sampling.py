@@ -29,7 +29,7 @@ from rayreel.world.shapes import REACH
 Split = Literal["train", "held-out", "all"]
 
 _CROSSING = (0.25, 0.45)
-_TURNS = (0.6, 0.9)
+_TURNS = (0.5, 0.75)
 _BOUNCES = (1.2, 1.8)
 # A bounce at the very start could neither be seen nor heard.
 _FIRST_BOUNCE_S = 0.1

@@ -20,7 +20,7 @@ HARMONICS = (1.0, 0.3, 0.12)
 _HIGHEST_HZ = 2000.0
 
 # With these, two large things that bounce at once, or grow, stay below 0.9.
-_LOUDNESS_PER_RADIUS = 1.1
+_LOUDNESS_PER_RADIUS = 1.0
 _CLICK_LOUDNESS = 0.16
 
 _FADE_S = 0.03

@@ -30,7 +30,7 @@ RESIDUAL = {
 
 
 @pytest.mark.parametrize(
-    ("fields", "least_db"), [({}, 17), ({"causal_decoder": True}, 17), (RESIDUAL, 14)]
+    ("fields", "least_db"), [({}, 20), ({"causal_decoder": True}, 20), (RESIDUAL, 14)]
 )
 def test_clips_come_back_before_anything_is_learned(fields, least_db, repository, monkeypatch):
     monkeypatch.setattr("rayreel.training.pretraining.video_vae._BEGUN_WITH", 12)

@@ -15,6 +15,7 @@ from rayreel.config.presets import TINY_CONFIG, TINY_UPSAMPLER_CONFIG
 from rayreel.data.storage import Storage
 from rayreel.models.video_vae import VideoDecoder, VideoEncoder
 from rayreel.training.pretraining.part import read_network
+from rayreel.training.pretraining.video_vae import VideoVAEPart
 from rayreel.training.tracking import read_metrics
 
 STEPS = 4
@@ -106,6 +107,17 @@ def test_a_directory_of_another_spec_is_left_alone(run, tmp_path):
     assert "is one of another spec" in result.stderr
 
 
+def test_a_video_vae_may_stay_the_linear_code_that_it_begins_as(tmp_path):
+    output = tmp_path / "run"
+    result = pretrain(write_spec(tmp_path, stretches=[]), output)
+    assert result.stdout.startswith("0 steps of video_vae")
+    begun = VideoVAEPart(TINY_CONFIG["vae"], seed=0)
+    begun.begin()
+    wanted = begun.encoder.conv_out.conv.weight.to(torch.bfloat16)
+    written = load_file(output / "video_vae.safetensors")["vae.encoder.conv_out.conv.weight"]
+    torch.testing.assert_close(written, wanted, atol=0, rtol=0)
+
+
 def test_an_upsampler_learns_from_a_trained_vae(run, tmp_path):
     inputs = {"video_vae": str(run / "video_vae.safetensors")}
     stretches = [{"steps": 2, "size": 64, "num_frames": 9}]
@@ -119,7 +131,7 @@ def test_an_upsampler_learns_from_a_trained_vae(run, tmp_path):
     ("fields", "said"),
     [
         ({"part": "transformer"}, "part"),
-        ({"stretches": []}, "stretches"),
+        ({"part": "audio_vae", "stretches": []}, "learns step by step; expected stretches"),
         ({"stretches": [{"steps": 1, "num_frames": 8}]}, "8k + 1"),
         ({"part": "upsampler"}, "inputs.video_vae"),
         ({"inputs": {"audio_vae": "a.safetensors"}}, "inputs.audio_vae is not read"),

@@ -10,7 +10,7 @@ from rayreel.data.storage import Storage
 from rayreel.errors import CheckpointError
 from rayreel.training.pretraining import audio_vae
 from rayreel.training.pretraining.audio_vae import AudioVAEPart
-from rayreel.training.pretraining.spectra import spectral_distance
+from rayreel.training.pretraining.spectra import click_distance, spectral_distance
 from rayreel.training.pretraining.vocoder import VocoderPart
 from tests.training.pretraining.sound_runs import ARCHITECTURE, STRETCH, files_of, learn, spec_of
 
@@ -26,6 +26,17 @@ def test_phases_make_no_difference_but_pitch_level_and_buzz_do():
     near = spectral_distance(tone(2000, phase=2.0), wanted)
     for far in (tone(2100), 2 * wanted, wanted + 0.05 * tone(5000)):
         assert spectral_distance(far, wanted) > 3 * near
+
+
+def test_a_click_that_is_missing_late_or_not_asked_for_counts():
+    silence, click = torch.zeros(1, 2, 6000), torch.zeros(1, 2, 6000)
+    click[..., 3000:3240] = tone(3000)[..., 3000:3240]
+    # Whatever the tones do.
+    other = click + tone(500)
+    assert click_distance(other, click, 24000) < 0.1
+    assert click_distance(silence, click, 24000) == pytest.approx(1, abs=0.1)
+    assert click_distance(click.roll(1200), click, 24000) > 1.5
+    assert click_distance(click, silence, 24000) > 1.5
 
 
 def test_silence_has_a_gradient():

@@ -2,7 +2,9 @@
 
 From random weights a deep autoencoder takes thousands of steps to come as far as principal
 components of blocks of pixels come at once. So an encoder begins as these, block within block, and
-a decoder as the least-squares way back; what is not linear is learned from there.
+a decoder as the least-squares way back. Norms and activations stand in the way twice, at the ends
+of both. SiLU of a number less SiLU of its negative is that number: where both are there, and beside
+them a constant so long that a norm divides all positions alike, what follows is linear again.
 
 Reference:
     Krähenbühl et al. 2016, arXiv:1511.06856, for weights that begin as principal components of what
@@ -28,11 +30,13 @@ from rayreel.models.video_vae.ops import (
     space_to_depth,
 )
 
-# Added to every channel: a norm divides by the length of a position, which alone tells bright from
-# dark; beside a constant that is much longer, little of it is lost, and SiLU is nearly linear.
-_CONSTANT, _SPREAD = 1.0, 0.4
-_RIDGE = 1e-5
-_SAMPLE = 4000
+# Lengths of what says nothing and of what does, where a norm divides by both: alone, the latter
+# would lose whether a position is bright or dark.
+_CONSTANT, _SPREAD = 8.0, 1.0
+# What is added to the squares, in shares of their mean; and what a component has at least.
+_RIDGE, _LEAST_SPREAD = 1e-3, 1e-4
+# Positions that say what is principal, and what least squares are of.
+_SAMPLE, _FITTED = 4000, 40000
 _EXTRA = 20
 
 
@@ -63,50 +67,84 @@ def start_linear(encoder: VideoEncoder, decoder: VideoDecoder, clips: Tensor, no
 
 def _begin_encoder(encoder: VideoEncoder, clips: Tensor) -> None:
     x = patchify(clips, encoder.patch_size)
-    for block in [encoder.conv_in, *encoder.down_blocks]:
+    blocks = [encoder.conv_in, *encoder.down_blocks]
+    last = max(index for index, block in enumerate(blocks) if isinstance(block, VideoConv3d))
+    for index, block in enumerate(blocks):
         if isinstance(block, VideoConv3d):
-            _compress(block, x, block.conv.out_channels, _SPREAD, _CONSTANT)
+            _compress(block, x, paired=index == last)
         x = block(x)
     h = F.silu(encoder.conv_norm_out(x))
-    _compress(encoder.conv_out, h, encoder.latent_channels, 1.0, 0.0)
+    _whiten(encoder.conv_out, h, encoder.latent_channels)
 
 
 def _begin_decoder(decoder: VideoDecoder, clips: Tensor, latents: Tensor) -> None:
     extents: Stride = (*decoder.factors,)
     _fit(decoder.conv_in, latents, _features(clips, extents, decoder.conv_in.conv.out_channels))
     x = decoder.conv_in(latents)
-    for block in decoder.up_blocks:
+    last = max(index for index, one in enumerate(decoder.up_blocks) if isinstance(one, Upsample))
+    for index, block in enumerate(decoder.up_blocks):
         if isinstance(block, Upsample):
             time, height, width = (e // s for e, s in zip(extents, block.stride, strict=True))
             extents = (time, height, width)
             channels = block.conv.conv.out_channels // math.prod(block.stride)
-            wanted = _features(clips, extents, channels) - _skip(block, x, channels)
-            _fit(block.conv, x, _blocks(wanted, block.stride))
+            wanted = _features(clips, extents, channels, paired=index == last)
+            _fit(block.conv, x, _blocks(wanted - _skip(block, x, channels), block.stride))
         x = block(x)
     h = F.silu(decoder.conv_norm_out(x))
     _fit(decoder.conv_out, h, patchify(clips, decoder.patch_size))
 
 
-def _compress(layer: VideoConv3d, x: Tensor, width: int, spread: float, constant: float) -> None:
-    """Principal components of the blocks that a convolution halves, as its first outputs."""
-    stride = _stride(layer)
-    blocks = _rows(_blocks(x, stride))
-    mean, basis = _components(blocks, width)
-    scale = spread / ((blocks - mean) @ basis).std()
-    taps = (slice(3 - stride[0], 3), *(slice(1, 1 + s) for s in stride[1:]))
-    _set(layer, taps, (basis * scale).T, constant - mean @ basis * scale)
+def _compress(layer: VideoConv3d, x: Tensor, *, paired: bool) -> None:
+    """Principal components of the blocks that a convolution halves."""
+    rows = _rows(_blocks(x, _stride(layer)))
+    width = layer.conv.out_channels
+    mean, basis = _components(rows, _said(width, paired))
+    basis = basis * _SPREAD / ((rows - mean) @ basis).square().sum(1).mean().sqrt()
+    weight, bias = basis.T, -mean @ basis
+    if paired:
+        weight = torch.cat([weight, -weight])
+        bias = torch.cat([bias, -bias, torch.tensor([_CONSTANT, -_CONSTANT])])
+    _set(layer, weight, bias)
+
+
+def _whiten(layer: VideoConv3d, x: Tensor, width: int) -> None:
+    """Principal components of positions, all of one size: noise then is as loud in each."""
+    rows = _rows(x)
+    mean, basis = _components(rows, width)
+    basis = basis / ((rows - mean) @ basis).std(0).clamp(min=_LEAST_SPREAD)
+    _set(layer, basis.T, -mean @ basis)
 
 
 def _fit(layer: VideoConv3d, x: Tensor, target: Tensor) -> None:
-    """Least squares from each position to what is wanted there."""
-    given, wanted = _rows(x), _rows(target)
+    """Least squares from all that a convolution sees of a position to what is wanted there."""
+    wanted = _rows(target)
+    chosen = torch.randperm(len(wanted))[:_FITTED]
+    given, wanted = _seen(layer, x, chosen), wanted[chosen]
     given_mean, wanted_mean = given.mean(0), wanted.mean(0)
     given, wanted = given - given_mean, wanted - wanted_mean
-    square = given.T @ given / len(given) + _RIDGE * torch.eye(given.shape[1])
+    square = given.T @ given / len(given)
+    square += _RIDGE * square.diagonal().mean() * torch.eye(len(square))
     weight = torch.linalg.solve(square, given.T @ wanted / len(given)).T
-    now = layer.frames_before
-    here = (slice(now, now + 1), slice(1, 2), slice(1, 2))
-    _set(layer, here, weight, wanted_mean - weight @ given_mean)
+    conv = layer.conv
+    assert conv.bias is not None
+    conv.weight.copy_(weight.reshape(conv.weight.shape))
+    conv.bias.copy_(wanted_mean - weight @ given_mean)
+
+
+def _seen(layer: VideoConv3d, x: Tensor, chosen: Tensor) -> Tensor:
+    """What a convolution sees of some positions, ``(N, C * 27)``."""
+    before, after = [x[:, :, :1]] * layer.frames_before, [x[:, :, -1:]] * layer.frames_after
+    x = torch.cat([*before, x, *after], dim=2)
+    x = F.pad(x, (1, 1, 1, 1, 0, 0), "reflect" if layer.reflects else "constant")
+    windows = x.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
+    windows = rearrange(windows, "b c f h w t r s -> b f h w c t r s")
+    clip, frame, row, column = torch.unravel_index(chosen, windows.shape[:4])
+    return windows[clip, frame, row, column].flatten(1)
+
+
+def _said(width: int, paired: bool) -> int:
+    """How many numbers ``width`` channels say."""
+    return width // 2 - 1 if paired else width
 
 
 def _skip(block: Upsample, x: Tensor, width: int) -> Tensor:
@@ -117,13 +155,17 @@ def _skip(block: Upsample, x: Tensor, width: int) -> Tensor:
     return skip.repeat(1, width // skip.shape[1], 1, 1, 1)
 
 
-def _features(clips: Tensor, extents: Stride, width: int) -> Tensor:
-    """Principal components of blocks of pixels, ``(B, width, F', H', W')``, on a constant."""
+def _features(clips: Tensor, extents: Stride, width: int, *, paired: bool = False) -> Tensor:
+    """Principal components of blocks of pixels, ``(B, width, F', H', W')``."""
     blocks = _blocks(clips, extents)
     rows = _rows(blocks)
-    mean, basis = _components(rows, width)
+    mean, basis = _components(rows, _said(width, paired))
     found = (rows - mean) @ basis
-    found = found * (_SPREAD / found.std()) + _CONSTANT
+    found = found * _SPREAD / found.square().sum(1).mean().sqrt()
+    if paired:
+        constant = torch.full((len(found), width // 2 - found.shape[1]), _CONSTANT)
+        found = torch.cat([found, constant], dim=1)
+        found = torch.cat([found, -found], dim=1)
     grid = dict(zip("bfhw", (blocks.shape[0], *blocks.shape[2:]), strict=True))
     return rearrange(found, "(b f h w) c -> b c f h w", **grid)
 
@@ -137,12 +179,13 @@ def _components(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return mean, F.pad(basis[:, :count], (0, max(count - most, 0)))
 
 
-def _set(layer: VideoConv3d, taps: tuple[slice, ...], weight: Tensor, bias: Tensor) -> None:
-    """Weights ``(width, C * taps)`` of the first outputs at some taps, and no others."""
-    conv = layer.conv
+def _set(layer: VideoConv3d, weight: Tensor, bias: Tensor) -> None:
+    """Weights ``(width, C * taps)`` of the first outputs at the taps of a block, and no others."""
+    conv, stride = layer.conv, _stride(layer)
     assert conv.bias is not None
     conv.weight.zero_()
     conv.bias.zero_()
+    taps = (slice(3 - stride[0], 3), *(slice(1, 1 + s) for s in stride[1:]))
     at = (slice(len(weight)), slice(None), *taps)
     conv.weight[at] = weight.reshape(conv.weight[at].shape)
     conv.bias[: len(bias)] = bias

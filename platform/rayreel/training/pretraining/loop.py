@@ -51,7 +51,7 @@ def pretrain(spec: PretrainSpec, part: Part, told: Told) -> None:
         log = MetricLog(storage)
         log.resume(state.step)
         try:
-            while state.step < optimization.steps:
+            while state.step < spec.steps:
                 line = _step(spec, part, state, group)
                 log.log(line)
                 told(line)

@@ -27,8 +27,8 @@ from rayreel.training.pretraining.part import Part, file_tensors, set_statistics
 from rayreel.types import seeded_generator
 
 _NOISE = 0.1
-# Clips that say what is principal.
-_BEGUN_WITH = 32
+# Clips that the linear code is fitted to.
+_BEGUN_WITH = 128
 _SMALL = 1e-4
 # Squares tell where things are, however uncertain; absolute errors, later, where they end.
 _ABSOLUTE = 0.25

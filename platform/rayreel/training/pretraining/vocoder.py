@@ -21,7 +21,7 @@ from rayreel.models.audio_vae import AudioDecoder, AudioEncoder, resample
 from rayreel.models.vocoder import Vocoder
 from rayreel.training.pretraining.part import Part, file_tensors, read_network, write_weights
 from rayreel.training.pretraining.sounds import RATE_HZ, Sounds, begin_at_silence, sounds
-from rayreel.training.pretraining.spectra import spectral_distance
+from rayreel.training.pretraining.spectra import click_distance, spectral_distance
 from rayreel.types import seeded_generator
 
 # Where a wave of a click begins cannot be read from a mel spectrogram, so that only those of tones
@@ -65,8 +65,9 @@ class VocoderPart(Part):
         made = self.network(self._heard(batch, step))
         waves = resample(made - batch.waveform, RATE_HZ, _TONES_RATE_HZ).abs().mean()
         spectra = spectral_distance(made, batch.waveform)
-        loss = _WAVES * waves + min(1.0, step / _ALOUD) * spectra
-        return {"loss": loss, "waves": waves, "spectra": spectra}
+        clicks = click_distance(made, batch.waveform, RATE_HZ)
+        loss = _WAVES * waves + min(1.0, step / _ALOUD) * spectra + clicks
+        return {"loss": loss, "waves": waves, "spectra": spectra, "clicks": clicks}
 
     def _heard(self, batch: Sounds, step: int) -> Tensor:
         """Spectrograms, the second half of them through the audio VAE if there is one."""
