@@ -50,7 +50,7 @@ COMMANDS = {
     "eval": {"--output", "-o", "--set", "--model", "--retry", "--clips", "--help"},
     "world": {
         *("--output", "-o", "--count", "-n", "--seed", "--split", "--new", "--loosely"),
-        *("--wordless", "--width", "--height", "--halved", "--last-frames", "--frames", "--help"),
+        *("--wordless", "--width", "--height", "--halved", "--reference", "--frames", "--help"),
     },
     "inspect": {"--model", "--count", "--help"},
     "doctor": {"--model", "--set", "--help"},

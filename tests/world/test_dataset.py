@@ -77,10 +77,22 @@ def test_a_share_of_clips_is_half_as_large(tmp_path):
 
 def test_last_frames_are_references_and_are_made_for_clips_that_are_there(tmp_path):
     write_clips(tmp_path, 2, Mixture(form=SMALL))
-    for row in rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL, last_frames=True))):
+    for row in rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL, reference="last-frame"))):
         last = read_clip(tmp_path / row["media_path"]).frames[-1]
         image = load_image(tmp_path / row["reference_video"])
         assert (image.float() - last.float()).abs().mean() < 8
+
+
+def test_outlines_are_references_that_move_as_their_clip_does(tmp_path):
+    for row in rows_of(write_clips(tmp_path, 2, Mixture(form=SMALL, reference="outlines"))):
+        clip = read_clip(tmp_path / row["media_path"]).frames.float()
+        lines = read_clip(tmp_path / row["reference_video"]).frames.float()
+        assert lines.shape == clip.shape
+        white = lines.mean(-1) > 127
+        behind = clip[0].flatten(0, 1).median(0).values
+        covered = (clip - behind).abs().amax(-1) > 60
+        assert 0 < white.float().mean() < 0.6
+        assert (white == covered).float().mean() > 0.95
 
 
 def test_clips_that_are_there_are_kept_and_others_made(tmp_path):

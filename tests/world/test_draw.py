@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayreel.world.draw import draw
+from rayreel.world.draw import draw, draw_outlines
 from rayreel.world.motion import BOUNCE_HEIGHT, bounce_times, track
 from rayreel.world.palette import BACKGROUND_RGB, PITCH_HZ, RADIUS, RGB
 from rayreel.world.sampling import sample_scene
@@ -165,3 +165,12 @@ def test_a_scene_has_the_same_frames_and_samples_whenever_it_is_drawn():
     one, other = (sample_scene(3, things=2) for _ in range(2))
     assert torch.equal(frames_of(*one.things), frames_of(*other.things))
     assert torch.equal(*(sound(it, seconds=1.0, rate=16000) for it in (one, other)))
+
+
+def test_outlines_are_white_where_things_are():
+    frames = draw_outlines(
+        scene(thing(), background="white"), width=128, height=128, num_frames=2, fps=24.0
+    )
+    assert frames.unique().tolist() == [0, 255]
+    assert frames[0, 64, 64].tolist() == [255, 255, 255]
+    assert frames[0, 0, 0].tolist() == [0, 0, 0]

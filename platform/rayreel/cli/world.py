@@ -66,14 +66,14 @@ def world_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
             "them",
         ),
     ] = 0.0,
-    last_frames: Annotated[
-        bool,
+    reference: Annotated[
+        Literal["last-frame", "outlines"] | None,
         typer.Option(
-            "--last-frames",
-            help="each clip's last frame as an image and as its reference, for a model to learn "
-            "how a clip leads up to a keyframe",
+            "--reference",
+            help="what is beside each clip, for a model to learn how to follow it: its last frame "
+            "as an image, or the moving outlines of its things, white on black",
         ),
-    ] = False,
+    ] = None,
     frames: Annotated[
         int, typer.Option("--frames", min=1, help="of each clip, at 24 per second")
     ] = 25,
@@ -97,7 +97,7 @@ def world_command(  # noqa: PLR0913, PLR0917 - options, which are given by name
             wordless=wordless,
             form=Format(width=width, height=height, num_frames=frames),
             halved=halved,
-            last_frames=last_frames,
+            reference=reference,
         )
     except ValueError as error:
         raise SpecError(str(error)) from error

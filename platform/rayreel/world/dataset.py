@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Literal
+
+from torch import Tensor
 
 from rayreel.config.request import DEFAULT_NEGATIVE_PROMPT
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.media.image import write_image
 from rayreel.media.mux import write_clip
 from rayreel.types import Audio, Clip
-from rayreel.world.draw import draw
+from rayreel.world.draw import draw, draw_outlines
 from rayreel.world.prompts import Asked, asked
 from rayreel.world.sampling import Split
 from rayreel.world.scene import Scene
@@ -22,7 +25,12 @@ from rayreel.world.sound import sound
 MANIFEST = "clips.jsonl"
 """Name of the list of clips."""
 
+Reference = Literal["last-frame", "outlines"]
+"""What is beside a clip, for a model to learn how to follow it."""
+
 _CLIPS = "clips"
+# Compression that leaves outlines as they are.
+_SHARP = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,12 @@ class Format:
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames}: expected at least 1")
 
+    def drawn(self, scene: Scene) -> Tensor:
+        """Frames of a scene, as ``draw`` returns them."""
+        return draw(
+            scene, width=self.width, height=self.height, num_frames=self.num_frames, fps=self.fps
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
@@ -70,8 +84,8 @@ class Mixture:
         form: Size and length.
         halved: Share of clips that are half as wide and high, as the first of two stages makes
             them.
-        last_frames: Whether their last frames are there as images too, for a model to learn how a
-            clip leads up to one.
+        reference: What is there of each clip as well: its last frame as an image, for a model to
+            learn how a clip leads up to one, or the moving outlines of its things, white on black.
     """
 
     seed: int = 0
@@ -81,7 +95,7 @@ class Mixture:
     wordless: float = 0.0
     form: Format = field(default_factory=Format)
     halved: float = 0.0
-    last_frames: bool = False
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a size that has no half."""
@@ -103,12 +117,19 @@ class Mixture:
 
 def make_clip(scene: Scene, form: Format) -> Clip:
     """A scene with its sound, as long as its frames."""
-    frames = draw(
-        scene, width=form.width, height=form.height, num_frames=form.num_frames, fps=form.fps
-    )
     rate = form.sample_rate_hz
     samples = sound(scene, seconds=form.num_frames / form.fps, rate=rate)
-    return Clip(frames=frames, fps=form.fps, audio=Audio(waveform=samples, sample_rate_hz=rate))
+    return Clip(
+        frames=form.drawn(scene), fps=form.fps, audio=Audio(waveform=samples, sample_rate_hz=rate)
+    )
+
+
+def write_outlines(path: Path, scene: Scene, form: Format) -> None:
+    """Write the moving outlines of a scene's things as a silent MP4."""
+    frames = draw_outlines(
+        scene, width=form.width, height=form.height, num_frames=form.num_frames, fps=form.fps
+    )
+    write_clip(path, Clip(frames=frames, fps=form.fps, audio=None), crf=_SHARP)
 
 
 def write_clips(
@@ -129,8 +150,8 @@ def write_clips(
         done: Called after each clip.
 
     Returns:
-        The list: JSONL with ``id``, ``media_path``, ``caption`` and ``scene``, and where last
-        frames are wanted ``reference_video``.
+        The list: JSONL with ``id``, ``media_path``, ``caption`` and ``scene``, and where there
+        are references ``reference_video``.
 
     Raises:
         OSError: If a file cannot be written.
@@ -154,7 +175,7 @@ def write_clips(
     try:
         for _ in executor.map(
             lambda name: _write(
-                folder / paths[name], wanted[name].scene, forms[name], last=mixture.last_frames
+                folder / paths[name], wanted[name].scene, forms[name], mixture.reference
             ),
             wanted,
         ):
@@ -171,26 +192,28 @@ def write_clips(
                 "caption": one.prompt if said else DEFAULT_NEGATIVE_PROMPT,
                 "scene": one.scene.model_dump(),
             }
-            if mixture.last_frames:
-                row["reference_video"] = str(_last_frame(Path(paths[name])))
+            if mixture.reference:
+                row["reference_video"] = str(_beside(Path(paths[name]), mixture.reference))
             file.write(f"{json.dumps(row)}\n")
     return _replaced(manifest).replace(manifest)
 
 
-def _write(path: Path, scene: Scene, form: Format, *, last: bool) -> None:
-    image = _last_frame(path)
-    if path.exists() and (image.exists() or not last):
+def _write(path: Path, scene: Scene, form: Format, reference: Reference | None) -> None:
+    if not path.exists():
+        write_clip(_replaced(path), make_clip(scene, form))
+        _replaced(path).replace(path)
+    if reference is None or (beside := _beside(path, reference)).exists():
         return
-    clip = make_clip(scene, form)
-    write_clip(_replaced(path), clip)
-    _replaced(path).replace(path)
-    if last:
-        write_image(_replaced(image), clip.frames[-1])
-        _replaced(image).replace(image)
+    if reference == "last-frame":
+        write_image(_replaced(beside), form.drawn(scene)[-1])
+    else:
+        write_outlines(_replaced(beside), scene, form)
+    _replaced(beside).replace(beside)
 
 
-def _last_frame(clip: Path) -> Path:
-    return clip.with_suffix(".png")
+def _beside(clip: Path, reference: Reference) -> Path:
+    suffix = ".png" if reference == "last-frame" else "-outlines.mp4"
+    return clip.with_name(f"{clip.stem}{suffix}")
 
 
 def _replaced(path: Path) -> Path:

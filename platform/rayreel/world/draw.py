@@ -33,6 +33,14 @@ def draw(scene: Scene, *, width: int, height: int, num_frames: int, fps: float) 
     return torch.from_numpy(frames)
 
 
+def draw_outlines(scene: Scene, *, width: int, height: int, num_frames: int, fps: float) -> Tensor:
+    """What a scene's things cover, white on black; arguments and frames as of ``draw``."""
+    frames = draw(scene, width=width, height=height, num_frames=num_frames, fps=fps)
+    behind = torch.tensor(BACKGROUND_RGB[scene.background], dtype=torch.uint8)
+    covered = (frames != behind).any(-1, keepdim=True)
+    return covered.to(torch.uint8).mul(255).expand(-1, -1, -1, 3).contiguous()
+
+
 def _add(frames: NDArray[np.uint8], thing: Thing, times: NDArray[np.float64]) -> None:
     """Draw a thing into frames, only where it is; edges of the frame are joined."""
     _, height, width, _ = frames.shape

@@ -9,9 +9,9 @@ import torch
 from rayreel.config.evaluate import BoundsSpec, EvalSpec, RenderedSuite
 from rayreel.media.mux import write_clip
 from rayreel.runs.evaluation.judge import Case, judge, judge_file
-from rayreel.runs.evaluation.scenes import outlines, scenes, suite_rows
+from rayreel.runs.evaluation.scenes import scenes, suite_rows
 from rayreel.types import Audio
-from rayreel.world.dataset import Format
+from rayreel.world.motion import TURN_RADIUS
 from rayreel.world.prompts import held_out_prompts
 from rayreel.world.scene import NEW_COLOUR, NEW_SHAPE, Scene, is_held_out
 from tests.runs.evaluation.drawn import drawn
@@ -122,7 +122,7 @@ def test_a_reference_is_followed_by_what_moves_where_it_does():
     found = judge(case(alone(moving), given=("reference",)), drawn(other), "clip.mp4")
     assert found.verdicts["motion"]
     assert not found.verdicts["reference"]
-    assert found.numbers["distance"] == pytest.approx(0.32, abs=0.02)
+    assert found.numbers["distance"] == pytest.approx(2 * TURN_RADIUS, abs=0.02)
     gone = drawn(alone(moving.model_copy(update={"colour": "blue"})))
     found = judge(case(alone(moving), given=("reference",)), gone, "clip.mp4")
     assert not found.verdicts["reference"]
@@ -186,10 +186,3 @@ def test_suites_that_choose_alike_differ_in_their_fields_alone():
         assert extra.keys() == {"steps", "images"}
         assert one.values | extra | {"id": other.name} == other.values
         assert json.dumps(other.values)
-
-
-def test_outlines_are_white_where_things_are():
-    frames = outlines(alone(still(), "white"), Format(num_frames=2))
-    assert frames.unique().tolist() == [0, 255]
-    assert frames[0, 64, 64].tolist() == [255, 255, 255]
-    assert frames[0, 0, 0].tolist() == [0, 0, 0]

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor
 
 from rayreel.config.evaluate import EvalSpec, RenderedSuite, Suite
 from rayreel.config.jobs import ModelSetup, RenderSpec
@@ -16,11 +14,7 @@ from rayreel.config.request import RequestFields
 from rayreel.data.hashing import canonical_json, content_hash
 from rayreel.data.storage import Storage
 from rayreel.media.image import write_image
-from rayreel.media.mux import write_clip
-from rayreel.types import Clip
-from rayreel.world.dataset import Format
-from rayreel.world.draw import draw
-from rayreel.world.palette import BACKGROUND_RGB
+from rayreel.world.dataset import Format, write_outlines
 from rayreel.world.prompts import Asked, asked
 from rayreel.world.scene import NEW_COLOUR, NEW_SHAPE, Scene
 
@@ -129,14 +123,6 @@ def write_job(job: RenderSpec, rows: Iterable[SuiteRow]) -> None:
     storage.write_bytes(_JOB, yaml.safe_dump(values, sort_keys=False).encode())
 
 
-def outlines(scene: Scene, form: Format) -> Tensor:
-    """What moves in a scene, white on black: RGB ``uint8`` ``(F, H, W, 3)``."""
-    frames = _drawn(scene, form)
-    behind = torch.tensor(BACKGROUND_RGB[scene.background], dtype=torch.uint8)
-    covered = (frames != behind).any(-1, keepdim=True)
-    return covered.to(torch.uint8).mul(255).expand(-1, -1, -1, 3).contiguous()
-
-
 def _is_new(scene: Scene) -> str | None:
     """What of a scene base data never has; it may be both."""
     colour = any(thing.colour == NEW_COLOUR for thing in scene.things)
@@ -183,12 +169,6 @@ def _given_name(given: str, scene: Scene, form: Format) -> str:
 def _write_given(storage: Storage, name: str, given: str, scene: Scene, form: Format) -> None:
     with storage.local_staging(name) as staged:
         if given == "reference":
-            write_clip(staged, Clip(frames=outlines(scene, form), fps=form.fps, audio=None), crf=8)
+            write_outlines(staged, scene, form)
         else:
-            write_image(staged, _drawn(scene, form)[0 if given == "first_frame" else -1])
-
-
-def _drawn(scene: Scene, form: Format) -> Tensor:
-    return draw(
-        scene, width=form.width, height=form.height, num_frames=form.num_frames, fps=form.fps
-    )
+            write_image(staged, form.drawn(scene)[0 if given == "first_frame" else -1])
