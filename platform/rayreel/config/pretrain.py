@@ -55,6 +55,8 @@ class PretrainSpec(StrictModel):
     def _has_what_it_builds_on(self) -> Self:
         if self.part != "video_vae" and not self.stretches:
             raise ValueError(f"part {self.part} learns step by step; expected stretches")
+        if not self.stretches and self.optimization != OptimizationSpec():
+            raise ValueError("optimization has no effect without stretches; leave it out")
         if self.part == "upsampler" and "video_vae" not in self.inputs:
             raise ValueError("an upsampler needs inputs.video_vae, the weight file of a video VAE")
         if unread := self.inputs.keys() - {_INPUTS.get(self.part)}:

@@ -56,7 +56,8 @@ def pretrain_part(spec: PretrainSpec) -> str:
             pretrain(spec, part, told)
     loss = f", loss {last['loss']:.4g}" if last else ""
     seconds = time.monotonic() - start
-    return f"{spec.steps} steps of {spec.part}{loss} ({seconds:.0f} s)\n{storage.uri}"
+    what = f"{spec.steps} steps of {spec.part}{loss}" if spec.steps else f"{spec.part} is fitted"
+    return f"{what} ({seconds:.0f} s)\n{storage.uri}"
 
 
 _ALONE = Group(rank=0, world=1, device=torch.device("cpu"))

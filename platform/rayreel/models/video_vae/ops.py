@@ -55,12 +55,16 @@ class VideoConv3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, F, H, W)`` to ``(B, out_channels, F, H, W)``, extents divided by the stride."""
         if self.copies(x):
-            before, after = [x[:, :, :1]] * self.frames_before, [x[:, :, -1:]] * self.frames_after
-            x = torch.cat([*before, x, *after], dim=2)
-            return self._convolve(F.pad(x, (1, 1, 1, 1, 0, 0), "reflect") if self.reflects else x)
+            return self._convolve(self.bordered(x))
         padded, inner = self.room(x)
         inner.copy_(x)
         return self.convolve(padded)
+
+    def bordered(self, x: Tensor) -> Tensor:
+        """An input with its border frames, and with its margins unless they are zeros."""
+        before, after = [x[:, :, :1]] * self.frames_before, [x[:, :, -1:]] * self.frames_after
+        x = torch.cat([*before, x, *after], dim=2)
+        return F.pad(x, (1, 1, 1, 1, 0, 0), "reflect") if self.reflects else x
 
     def copies(self, x: Tensor) -> bool:
         """Whether an input is so small that padding it costs less than preparing ``room``."""

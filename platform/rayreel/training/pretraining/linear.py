@@ -30,9 +30,9 @@ from rayreel.models.video_vae.ops import (
     space_to_depth,
 )
 
-# Lengths of what says nothing and of what does, where a norm divides by both: alone, the latter
-# would lose whether a position is bright or dark.
-_CONSTANT, _SPREAD = 8.0, 1.0
+# What says nothing, beside what does, of length 1, where a norm divides by both: alone, that would
+# lose whether a position is bright or dark.
+_CONSTANT = 8.0
 # What is added to the squares, in shares of their mean; and what a component has at least.
 _RIDGE, _LEAST_SPREAD = 1e-3, 1e-4
 # Positions that say what is principal, and what least squares are of.
@@ -99,7 +99,7 @@ def _compress(layer: VideoConv3d, x: Tensor, *, paired: bool) -> None:
     rows = _rows(_blocks(x, _stride(layer)))
     width = layer.conv.out_channels
     mean, basis = _components(rows, _said(width, paired))
-    basis = basis * _SPREAD / ((rows - mean) @ basis).square().sum(1).mean().sqrt()
+    basis = basis / ((rows - mean) @ basis).square().sum(1).mean().sqrt()
     weight, bias = basis.T, -mean @ basis
     if paired:
         weight = torch.cat([weight, -weight])
@@ -133,9 +133,8 @@ def _fit(layer: VideoConv3d, x: Tensor, target: Tensor) -> None:
 
 def _seen(layer: VideoConv3d, x: Tensor, chosen: Tensor) -> Tensor:
     """What a convolution sees of some positions, ``(N, C * 27)``."""
-    before, after = [x[:, :, :1]] * layer.frames_before, [x[:, :, -1:]] * layer.frames_after
-    x = torch.cat([*before, x, *after], dim=2)
-    x = F.pad(x, (1, 1, 1, 1, 0, 0), "reflect" if layer.reflects else "constant")
+    x = layer.bordered(x)
+    x = x if layer.reflects else F.pad(x, (1, 1, 1, 1))
     windows = x.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
     windows = rearrange(windows, "b c f h w t r s -> b f h w c t r s")
     clip, frame, row, column = torch.unravel_index(chosen, windows.shape[:4])
@@ -161,11 +160,13 @@ def _features(clips: Tensor, extents: Stride, width: int, *, paired: bool = Fals
     rows = _rows(blocks)
     mean, basis = _components(rows, _said(width, paired))
     found = (rows - mean) @ basis
-    found = found * _SPREAD / found.square().sum(1).mean().sqrt()
+    found = found / found.square().sum(1).mean().sqrt()
     if paired:
         constant = torch.full((len(found), width // 2 - found.shape[1]), _CONSTANT)
         found = torch.cat([found, constant], dim=1)
         found = torch.cat([found, -found], dim=1)
+        # An odd channel says nothing.
+        found = F.pad(found, (0, width - found.shape[1]))
     grid = dict(zip("bfhw", (blocks.shape[0], *blocks.shape[2:]), strict=True))
     return rearrange(found, "(b f h w) c -> b c f h w", **grid)
 
