@@ -212,3 +212,28 @@ def test_what_cannot_be_is_refused_with_what_can(fields, said):
 )
 def test_a_misspelt_or_wrong_value_is_told_with_its_place(fields, said):
     assert said in refusal(**fields)
+
+
+TAUGHT = {"distillation": {}, "timesteps": {"sampler": "levels", "levels": [1.0, 0.5]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"mode": "full"}, "needs mode: lora"),
+        ({"timesteps": {}}, "needs timesteps.sampler: levels"),
+        ({"strategy": {"name": "ic_lora"}}, "without references along the clip"),
+        ({"strategy": shown(audio={})}, "strategy.shared_sigma"),
+        ({"workers": {"num_workers": 2}}, "acceleration.sharding: replicate"),
+    ],
+)
+def test_what_a_teacher_needs_is_said(fields, said):
+    assert said in refusal(**{**TAUGHT, **fields})
+
+
+def test_a_teacher_takes_what_it_can_teach():
+    assert spec(**TAUGHT).distillation.substeps == 4
+    alone = shown(audio=None)
+    assert spec(**TAUGHT, strategy=alone).distillation
+    replicated = {"workers": {"num_workers": 2}, "acceleration": {"sharding": "replicate"}}
+    assert spec(**TAUGHT, **replicated).distillation

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from rayreel.config.base import StrictModel
 from rayreel.config.jobs import DeviceName, DtypeName, ModelChoice
 from rayreel.config.request import RequestFields
+from rayreel.config.sampling import Guidance
 from rayreel.config.strategies import AnyStrategy, TextToVideo
 
 TargetPreset = Literal["all", "video", "audio", "cross_modal", "attention"]
@@ -262,6 +263,21 @@ class TrackingSpec(StrictModel):
     mlflow: MlflowSpec | None = None
 
 
+class DistillationSpec(StrictModel):
+    """The model teaches the adapter to do in one step what takes it several guided ones."""
+
+    substeps: int = Field(
+        default=4, ge=1, description="of the teacher, from one of timesteps.levels to the next"
+    )
+    video_guidance: Guidance | None = Field(
+        default=None, description="of the teacher; fields not set follow the generation"
+    )
+    audio_guidance: Guidance | None = Field(default=None, description="the same of sound")
+    negative_prompt: str | None = Field(
+        default=None, description="that the teacher is guided away from; by default the usual one"
+    )
+
+
 class TrainSpec(StrictModel):
     """A dataset becomes an adapter, or a model."""
 
@@ -282,6 +298,10 @@ class TrainSpec(StrictModel):
     )
     strategy: AnyStrategy = Field(default_factory=TextToVideo)
     timesteps: TimestepSpec = Field(default_factory=TimestepSpec)
+    distillation: DistillationSpec | None = Field(
+        default=None,
+        description="the adapter learns from the model itself, guided, instead of from the data",
+    )
     data: TrainDataSpec = Field(default_factory=TrainDataSpec)
     optimization: OptimizationSpec = Field(default_factory=OptimizationSpec)
     acceleration: AccelerationSpec = Field(default_factory=AccelerationSpec)
@@ -316,4 +336,26 @@ class TrainSpec(StrictModel):
             )
         if fast.offload and fast.sharding == "replicate":
             raise ValueError("acceleration.offload needs acceleration.sharding: full")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_taught(self) -> Self:
+        if self.distillation is None:
+            return self
+        streams = self.strategy.streams()
+        both = streams.video is not None and streams.audio is not None
+        wanted = {
+            "mode: lora, as the model without the adapter is the teacher": self.mode == "lora",
+            "timesteps.sampler: levels, those of the steps to learn": bool(self.timesteps.levels),
+            "a strategy without references along the clip": not streams.in_context,
+            "one noise level for both streams: strategy.shared_sigma": (
+                streams.shared_sigma or not both
+            ),
+            "acceleration.sharding: replicate, as workers take different numbers of passes": (
+                self.workers.bounds[1] <= 1 or self.acceleration.sharding == "replicate"
+            ),
+        }
+        for what, fulfilled in wanted.items():
+            if not fulfilled:
+                raise ValueError(f"distillation needs {what}")
         return self

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
@@ -164,6 +165,19 @@ def load_adapter(model: nn.Module, file: WeightFile) -> None:
         layer.lora_A[NAME].weight.copy_(file.tensor(factors.down))
         up = file.tensor(factors.up).float() * (factors.scale / layer.scaling[NAME])
         layer.lora_B[NAME].weight.copy_(up)
+
+
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """The model as it was before ``attach``, for as long as nothing learns."""
+    layers = [layer for _, layer in _adapted(model)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:

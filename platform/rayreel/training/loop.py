@@ -25,6 +25,7 @@ from rayreel.training.optimizers import learning_rate
 from rayreel.training.parallel import accumulating, clip_gradients, sum_gradients
 from rayreel.training.state import TrainState
 from rayreel.training.sums import StepSums
+from rayreel.training.teacher import Teacher
 from rayreel.training.utilisation import memory_gib
 
 
@@ -37,10 +38,11 @@ class Work:
         group: Processes that train together.
         model: That learns.
         contexts: Reads texts for it.
+        teacher: Says what it should predict, instead of the data.
         state: Everything that is needed to go on.
         loader: Gives this process its batches.
         device: Where the run computes, and in which dtype.
-        flops: Of forward and backward pass of a batch.
+        flops: Of forward and backward pass of a batch, without those of a teacher.
         peak: FLOP/s of this machine's matrix products in that dtype.
     """
 
@@ -48,6 +50,7 @@ class Work:
     group: Group
     model: nn.Module
     contexts: Contexts
+    teacher: Teacher | None
     state: TrainState
     loader: Loader
     device: Device
@@ -120,6 +123,8 @@ def _optimise(work: Work, loaded: LoadedStep) -> dict[str, Any]:
 def _losses(work: Work, batch: Batch) -> StreamLosses:
     """Losses of the samples of one pass."""
     contexts = work.contexts.of(batch)
+    if work.teacher:
+        batch = work.teacher.taught(batch, contexts)
     video, audio = work.model(*modalities(batch, contexts, work.device.torch_dtype))
     return losses(video, audio, batch)
 

@@ -25,6 +25,7 @@ from rayreel.training.parallel import parallelise
 from rayreel.training.saving import Saver
 from rayreel.training.state import TrainState
 from rayreel.training.streams import ExampleMaker
+from rayreel.training.teacher import teacher_of
 from rayreel.training.timesteps import sigma_sampler
 from rayreel.training.tracking import Tracker, trackers_for
 from rayreel.training.utilisation import StepFlops, matmul_peak
@@ -90,6 +91,7 @@ def train(job: TrainJob, *, begin: Begin = begin_here, told: Told = lambda _: No
             group=group,
             model=trainable.model,
             contexts=Contexts(trainable.connectors, device.torch_dtype),
+            teacher=teacher_of(spec, files, trainable.model, trainable.connectors, device),
             state=state,
             loader=Loader(
                 data,

@@ -363,6 +363,8 @@ def test_frames_are_cropped_as_the_job_cropped_them(made):
         assert isinstance(medium, Picture)
         if medium.crop != center_crop(96, 64, medium.bucket.width, medium.bucket.height):
             break
+    else:
+        pytest.fail("all crops are central")
     info = SampleInfo(
         sample_id="1",
         row=1,

@@ -30,7 +30,7 @@ from rayreel.training.tracking import check_tracking
 _RUN = "run.json"
 
 # What decides about the weights; the rest of a spec may change while a run goes on.
-_DECIDES = ("mode", "lora", "start", "strategy", "timesteps", "seed")
+_DECIDES = ("mode", "lora", "start", "strategy", "timesteps", "distillation", "seed")
 _MAY_CHANGE = {"steps", "micro_batch"}
 
 

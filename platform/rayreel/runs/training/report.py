@@ -83,8 +83,9 @@ def _summary(spec: TrainSpec) -> str:
     what = f"adapter of rank {spec.lora.rank} for" if spec.mode == "lora" else "all weights of"
     batch = spec.optimization.batch_size
     samples = f"{batch} samples" if batch > 1 else "1 sample"
+    taught = ", taught by the model itself" if spec.distillation else ""
     return (
-        f"{what} {model}, strategy {spec.strategy.name}, {samples} a step, "
+        f"{what} {model}{taught}, strategy {spec.strategy.name}, {samples} a step, "
         f"from {spec.dataset}, seed {spec.seed}"
     )
 
