@@ -30,6 +30,9 @@ class StretchSpec(StrictModel):
         return value
 
 
+_BEGIN_LINEAR: tuple[PartName, ...] = ("video_vae", "upsampler")
+
+
 class PretrainSpec(StrictModel):
     """One network that learns from clips of the drawn world, which are made as it goes."""
 
@@ -41,8 +44,8 @@ class PretrainSpec(StrictModel):
     )
     stretches: tuple[StretchSpec, ...] = Field(
         default=(),
-        description="one after the other; without any, a video VAE stays the linear code that it "
-        "begins as",
+        description="one after the other; without any, a video VAE, or an upsampler without "
+        "residual blocks, stays the linear map that it begins as",
     )
     optimization: OptimizationSpec = Field(
         default_factory=OptimizationSpec,
@@ -53,7 +56,7 @@ class PretrainSpec(StrictModel):
 
     @model_validator(mode="after")
     def _has_what_it_builds_on(self) -> Self:
-        if self.part != "video_vae" and not self.stretches:
+        if self.part not in _BEGIN_LINEAR and not self.stretches:
             raise ValueError(f"part {self.part} learns step by step; expected stretches")
         if not self.stretches and self.optimization != OptimizationSpec():
             raise ValueError("optimization has no effect without stretches; leave it out")

@@ -29,12 +29,13 @@ from rayreel.models.video_vae.ops import (
     patchify,
     space_to_depth,
 )
+from rayreel.training.pretraining.least_squares import least_squares
 
 # What says nothing, beside what does, of length 1, where a norm divides by both: alone, that would
 # lose whether a position is bright or dark.
 _CONSTANT = 8.0
-# What is added to the squares, in shares of their mean; and what a component has at least.
-_RIDGE, _LEAST_SPREAD = 1e-3, 1e-4
+# What a component has at least.
+_LEAST_SPREAD = 1e-4
 # Positions that say what is principal, and what least squares are of.
 _SAMPLE, _FITTED = 4000, 40000
 _EXTRA = 20
@@ -119,16 +120,11 @@ def _fit(layer: VideoConv3d, x: Tensor, target: Tensor) -> None:
     """Least squares from all that a convolution sees of a position to what is wanted there."""
     wanted = _rows(target)
     chosen = torch.randperm(len(wanted))[:_FITTED]
-    given, wanted = _seen(layer, x, chosen), wanted[chosen]
-    given_mean, wanted_mean = given.mean(0), wanted.mean(0)
-    given, wanted = given - given_mean, wanted - wanted_mean
-    square = given.T @ given / len(given)
-    square += _RIDGE * square.diagonal().mean() * torch.eye(len(square))
-    weight = torch.linalg.solve(square, given.T @ wanted / len(given)).T
+    weight, bias = least_squares(_seen(layer, x, chosen), wanted[chosen])
     conv = layer.conv
     assert conv.bias is not None
     conv.weight.copy_(weight.reshape(conv.weight.shape))
-    conv.bias.copy_(wanted_mean - weight @ given_mean)
+    conv.bias.copy_(bias)
 
 
 def _seen(layer: VideoConv3d, x: Tensor, chosen: Tensor) -> Tensor:

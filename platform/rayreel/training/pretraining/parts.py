@@ -15,6 +15,7 @@ from rayreel.config.model import (
 from rayreel.config.pretrain import PartName, PretrainSpec
 from rayreel.errors import SpecError
 from rayreel.training.pretraining.audio_vae import AudioVAEPart
+from rayreel.training.pretraining.linear_upsampler import is_linear
 from rayreel.training.pretraining.part import Part
 from rayreel.training.pretraining.text import TextPart
 from rayreel.training.pretraining.upsampler import UpsamplerPart
@@ -57,4 +58,10 @@ def make_part(spec: PretrainSpec, architecture: Mapping[str, Any]) -> Part:
         case "vocoder":
             return VocoderPart(architecture, spec.seed, spec.inputs.get("audio_vae"))
         case "upsampler":
+            config = UpsamplerConfig.model_validate(architecture["upsampler"])
+            if not spec.stretches and not is_linear(config):
+                raise SpecError(
+                    f"{spec.architecture}: upsampler: only one that doubles height and width, with "
+                    "num_blocks_per_stage 0, is fitted without steps; set it so, or give stretches"
+                )
             return UpsamplerPart(architecture["upsampler"], spec.inputs["video_vae"], spec.seed)

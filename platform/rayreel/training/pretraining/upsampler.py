@@ -14,6 +14,7 @@ from rayreel.data.storage import Storage
 from rayreel.models.upsampler import LatentUpsampler
 from rayreel.models.video_vae import VideoEncoder
 from rayreel.training.pretraining.footage import FPS, pixels, scenes
+from rayreel.training.pretraining.linear_upsampler import fit_upsampler, is_linear
 from rayreel.training.pretraining.part import Part, file_tensors, read_network, write_weights
 from rayreel.types import seeded_generator
 from rayreel.world.draw import draw
@@ -21,6 +22,8 @@ from rayreel.world.scene import Scene
 
 # A first stage leaves its latents a little off, and so does this for what it learns from.
 _NOISE = 0.1
+# Clips that a linear map is fitted to.
+_FITTED_TO = 512
 
 
 class UpsamplerPart(Part):
@@ -43,17 +46,22 @@ class UpsamplerPart(Part):
         )
         self._statistics = self._encoder.per_channel_statistics
         torch.manual_seed(seed)
-        self.network: nn.Module = LatentUpsampler(UpsamplerConfig.model_validate(section))
+        self._config = UpsamplerConfig.model_validate(section)
+        self.network: nn.Module = LatentUpsampler(self._config)
+
+    def begin(self) -> None:
+        """Without residual blocks, as a linear map; see ``fit_upsampler``."""
+        if not is_linear(self._config):
+            return
+        assert isinstance(self.network, LatentUpsampler)
+        whole = StretchSpec(steps=1)
+        pairs = [self._pair(f"fit/{number}", whole) for number in range(_FITTED_TO)]
+        small, large = map(torch.cat, zip(*pairs, strict=True))
+        fit_upsampler(self.network, small, self._statistics.un_normalize(large))
 
     def losses(self, step: int, stretch: StretchSpec) -> Mapping[str, Tensor]:
         """How far upsampled latents are from those of larger frames."""
-        found = scenes(Random(f"{self._seed}/{step}"), stretch.batch_size)
-        small, large = (
-            self._encoded(torch.stack([_frames(scene, size, stretch) for scene in found]))
-            for size in (stretch.size // 2, stretch.size)
-        )
-        noise = torch.randn(small.shape, generator=seeded_generator(self._seed, f"small/{step}"))
-        asked = self._statistics.un_normalize(small + _NOISE * noise)
+        asked, large = self._pair(str(step), stretch)
         wrong = self._statistics.normalize(self.network(asked)) - large
         return {
             "loss": wrong.square().mean() + wrong.abs().mean(),
@@ -64,6 +72,16 @@ class UpsamplerPart(Part):
         """Weights; raises ``StorageError``."""
         tensors = file_tensors(self.network, keys.UPSAMPLER)
         write_weights(storage, "upsampler.safetensors", tensors, self._section)
+
+    def _pair(self, name: str, stretch: StretchSpec) -> tuple[Tensor, Tensor]:
+        """Latents of some scenes to make larger, un-normalised, and those of the larger ones."""
+        found = scenes(Random(f"{self._seed}/{name}"), stretch.batch_size)
+        small, large = (
+            self._encoded(torch.stack([_frames(scene, size, stretch) for scene in found]))
+            for size in (stretch.size // 2, stretch.size)
+        )
+        noise = torch.randn(small.shape, generator=seeded_generator(self._seed, f"small/{name}"))
+        return self._statistics.un_normalize(small + _NOISE * noise), large
 
     @torch.no_grad()
     def _encoded(self, clips: Tensor) -> Tensor:
