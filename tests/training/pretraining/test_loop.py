@@ -127,6 +127,23 @@ def test_an_upsampler_learns_from_a_trained_vae(run, tmp_path):
     assert load_file(tmp_path / "run" / "upsampler.safetensors")
 
 
+def test_an_upsampler_without_residual_blocks_may_be_fitted(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("rayreel.training.pretraining.upsampler._FITTED_TO", 2)
+    inputs = {"video_vae": str(run / "video_vae.safetensors")}
+    values = {"part": "upsampler", "inputs": inputs, "stretches": [], "optimization": {}}
+    spec = write_spec(tmp_path, **values)
+    refused = pretrain(spec, tmp_path / "run")
+    assert refused.exit_code == 2
+    assert "num_blocks_per_stage 0, is fitted without steps" in refused.stderr
+    plain = {"mid_channels": 96, "num_blocks_per_stage": 0, "rational_resampler": False}
+    section = {**TINY_UPSAMPLER_CONFIG, **plain}
+    (tmp_path / "architecture.yaml").write_text(yaml.safe_dump({"upsampler": section}))
+    fitted = pretrain(spec, tmp_path / "run")
+    assert fitted.stdout.startswith("upsampler is fitted"), fitted.stderr
+    written = load_file(tmp_path / "run" / "upsampler.safetensors")
+    assert written["upsampler.0.weight"].any()
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
