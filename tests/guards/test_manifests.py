@@ -17,6 +17,7 @@ from rayreel.config.jobs import MemorySpec, ModelSpec, RenderSpec, StageName, St
 from rayreel.config.load import load_spec, parse, read_mapping
 from rayreel.config.pretrain import PartName
 from rayreel.config.request import RequestFields
+from rayreel.config.sampling import Guidance
 from rayreel.config.serving import QueueSpec, ServeSpec
 from rayreel.config.strategies import Condition
 from rayreel.config.train import (
@@ -264,7 +265,7 @@ def test_the_manual_lists_every_field_of_a_dataset_spec(sections):
 
 
 def test_the_manual_lists_every_field_of_a_training_spec(sections):
-    elsewhere: set[type] = {ModelSpec, RequestFields}
+    elsewhere: set[type] = {ModelSpec, RequestFields, Guidance}
     assert cells(sections["Training specs"]) == sorted({*fields(TrainSpec, elsewhere)})
 
 
