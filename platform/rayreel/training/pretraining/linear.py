@@ -75,7 +75,7 @@ def _begin_encoder(encoder: VideoEncoder, clips: Tensor) -> None:
             _compress(block, x, paired=index == last)
         x = block(x)
     h = F.silu(encoder.conv_norm_out(x))
-    _whiten(encoder.conv_out, h, encoder.latent_channels)
+    _level(encoder.conv_out, h, encoder.latent_channels)
 
 
 def _begin_decoder(decoder: VideoDecoder, clips: Tensor, latents: Tensor) -> None:
@@ -108,11 +108,16 @@ def _compress(layer: VideoConv3d, x: Tensor, *, paired: bool) -> None:
     _set(layer, weight, bias)
 
 
-def _whiten(layer: VideoConv3d, x: Tensor, width: int) -> None:
-    """Principal components of positions, all of one size: noise then is as loud in each."""
+def _level(layer: VideoConv3d, x: Tensor, width: int) -> None:
+    """Principal components of positions, each as large as the root of its deviation.
+
+    Were all as large, a transformer would learn of details as much as of colours, and noise would
+    hide both at once. As they are, details would be lost in what it gets slightly wrong.
+    """
     rows = _rows(x)
     mean, basis = _components(rows, width)
-    basis = basis / ((rows - mean) @ basis).std(0).clamp(min=_LEAST_SPREAD)
+    deviation = ((rows - mean) @ basis).std(0).clamp(min=_LEAST_SPREAD)
+    basis = basis / (deviation * deviation.mean()).sqrt()
     _set(layer, basis.T, -mean @ basis)
 
 

@@ -63,16 +63,20 @@ def file_tensors(network: nn.Module, rules: Rules) -> dict[str, Tensor]:
     return {file_name(name, rules): tensor for name, tensor in network.state_dict().items()}
 
 
-def set_statistics(networks: Iterable[nn.Module], latents: Tensor) -> None:
+def set_statistics(networks: Iterable[nn.Module], latents: Tensor, *, alike: bool = False) -> None:
     """Tell the halves of a VAE what is usual of its latents.
 
     Args:
         networks: Both halves.
         latents: ``(N, C)``, not normalised.
+        alike: Whether all channels are divided by one number, so that some stay larger.
     """
+    deviation = latents.std(0)
+    if alike:
+        deviation = deviation.square().mean().sqrt().expand_as(deviation)
     for network in networks:
         network.get_buffer("per_channel_statistics.mean-of-means").copy_(latents.mean(0))
-        network.get_buffer("per_channel_statistics.std-of-means").copy_(latents.std(0))
+        network.get_buffer("per_channel_statistics.std-of-means").copy_(deviation)
 
 
 def read_network(

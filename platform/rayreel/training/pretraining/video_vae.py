@@ -92,7 +92,7 @@ class VideoVAEPart(Part):
         rng, whole = Random(f"{self._seed}/statistics"), StretchSpec(steps=1)
         latents = torch.cat([self.encoder(footage(rng, whole)) for _ in range(_MEASURED)])
         positions = rearrange(latents, "b c f h w -> (b f h w) c")
-        set_statistics((self.encoder, self.decoder), positions)
+        set_statistics((self.encoder, self.decoder), positions, alike=True)
 
 
 def _weights(clips: Tensor) -> Tensor:
