@@ -1,12 +1,17 @@
 """Muon: equal singular values, at AdamW's rates, and never on a part of a matrix."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 from rayreel.config.train import TrainSpec
-from rayreel.training.muon import Muon, orthogonal
+from rayreel.training import muon as muon_module
+from rayreel.training.group import joined
+from rayreel.training.muon import Muon, orthogonal, shared_out
+from tests.training.processes import in_two_processes
 
 
 def muon(*weights, rate=0.1, decay=0.0):
@@ -67,3 +72,29 @@ def test_split_weights_are_refused(values):
     given = {"dataset": "data", "optimization": {"optimizer": "muon"}, **values}
     with pytest.raises(ValidationError, match=r"sharding: replicate"):
         TrainSpec.model_validate(given)
+
+
+def test_processes_share_the_work_and_move_alike():
+    alone = shared_out(matrices())
+    for found in in_two_processes(moves_of_a_process):
+        for move, expected in zip(found, alone, strict=True):
+            torch.testing.assert_close(move, expected, atol=0, rtol=0)
+
+
+def moves_of_a_process():
+    with joined("cpu"):
+        made = [0]
+        whole = muon_module.orthogonal
+
+        def counted(matrix):
+            made[0] += 1
+            return whole(matrix)
+
+        with patch.object(muon_module, "orthogonal", counted):
+            moves = shared_out(matrices())
+        assert 0 < made[0] < len(matrices()), "the other process makes the rest"
+        return moves
+
+
+def matrices():
+    return [drawn(*shape) for shape in ((16, 16), (8, 64), (64, 8), (32, 4), (3, 5))]

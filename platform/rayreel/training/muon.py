@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -66,24 +67,25 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override] # nothing is returned
-        """Move every weight that has a gradient."""
+        """Move every weight that has a gradient; in all processes of a group alike."""
         assert closure is None, "gradients are there already"
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    move = self._matrix if weight.dim() > 1 else self._vector
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_(move(weight, weight.grad, group), alpha=group["lr"])
+            moving = [weight for weight in group["params"] if weight.grad is not None]
+            matrices = [weight for weight in moving if weight.dim() > 1]
+            moves = dict(zip(matrices, shared_out(map(self._ahead, matrices)), strict=True))
+            for weight in moving:
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                move = moves[weight] if weight in moves else self._vector(weight, group)
+                weight.sub_(move.view_as(weight), alpha=group["lr"])
 
-    def _matrix(self, weight: Tensor, gradient: Tensor, _: dict[str, Any]) -> Tensor:
-        state = self._state(weight, "momentum")
-        average = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
-        # What comes next is nearer to the last gradient than to the average.
-        ahead = gradient.lerp(average, _MOMENTUM).flatten(1)
-        size = _USUAL * math.sqrt(max(ahead.shape))
-        return (orthogonal(ahead) * size).view_as(weight)
+    def _ahead(self, weight: Tensor) -> Tensor:
+        """Where a matrix is led: by what comes next, which is nearer than the average to now."""
+        average = self._state(weight, "momentum")["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
+        gradient: Tensor = weight.grad
+        return gradient.lerp(average, _MOMENTUM).flatten(1)
 
-    def _vector(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _vector(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+        gradient: Tensor = weight.grad
         state, (first, second) = self._state(weight, "first", "second"), group["betas"]
         state["first"].lerp_(gradient, 1 - first)
         state["second"].lerp_(gradient.square(), 1 - second)
@@ -99,6 +101,40 @@ class Muon(Optimizer):
             state.update({name: torch.zeros_like(weight) for name in names})
         state["step"] += 1
         return state
+
+
+def shared_out(matrices: Iterable[Tensor]) -> list[Tensor]:
+    """Moves along matrices, each made by one process of the group for all of them.
+
+    Args:
+        matrices: ``(M, N)``, the same in all processes, which must all call this.
+
+    Returns:
+        Like them, of the size that steps of AdamW have.
+    """
+    given = list(matrices)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [_move(matrix) for matrix in given]
+    rank, loads = dist.get_rank(), [0] * dist.get_world_size()
+    moves = torch.zeros(sum(one.numel() for one in given), device=given[0].device)
+    places = moves.split([one.numel() for one in given])
+    # The longest first, each to whoever has least to do.
+    for index in sorted(range(len(given)), key=lambda index: -_cost(given[index])):
+        owner = loads.index(min(loads))
+        loads[owner] += _cost(given[index])
+        if owner == rank:
+            places[index].copy_(_move(given[index]).flatten())
+    dist.all_reduce(moves)
+    return [place.view_as(one) for place, one in zip(places, given, strict=True)]
+
+
+def _move(matrix: Tensor) -> Tensor:
+    return orthogonal(matrix) * (_USUAL * math.sqrt(max(matrix.shape)))
+
+
+def _cost(matrix: Tensor) -> int:
+    """Multiplications that making it orthogonal takes, about."""
+    return min(matrix.shape) * matrix.numel()
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
