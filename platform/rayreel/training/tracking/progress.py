@@ -60,7 +60,7 @@ class TrainingProgress:
         if not self._began:
             # What comes first has waited for workers and weights: it does not count for the rate.
             self._began = True
-            self._bar.reset()
+            self._bar.unpause()
             self._bar.initial = self._bar.n = self._bar.last_print_n = line["step"] - 1
             self._bar.set_description("training", refresh=False)
         self._losses.append(line["loss"])
