@@ -71,7 +71,7 @@ def step(run: Run, samples: list[int]) -> None:
     clip_gradients(state.parameters, 1.0, run.group)
     state.optimizer.step()
     if state.ema:
-        state.ema.update()
+        state.ema.update(state.step)
     state.step += 1
     state.position = Position(1, state.step)
     state.samples += len(samples)

@@ -26,7 +26,7 @@ def _train(model, state, steps):
         model(nn.functional.dropout(inputs, 0.5)).square().sum().backward()
         state.optimizer.step()
         if state.ema:
-            state.ema.update()
+            state.ema.update(state.step)
         state.step, state.samples = state.step + 1, state.samples + 4
     state.position = Position(3, 1)
 

@@ -12,6 +12,8 @@ from rayreel.training.parallel import local
 class Ema:
     """Exponential moving average of the weights that learn; split weights are averaged split.
 
+    Its first steps keep less than the decay says, or what there was before them would stay in it.
+
     Attributes:
         average: By name of the weight, float32, laid out like it.
     """
@@ -21,7 +23,7 @@ class Ema:
 
         Args:
             named: Weights that learn, as ``parallelise`` has left them.
-            decay: Share of the average that stays at each step, in ``(0, 1)``.
+            decay: Share of the average that stays at each later step, in ``(0, 1)``.
         """
         self._decay = decay
         self._named = named
@@ -30,11 +32,16 @@ class Ema:
         }
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights after a step."""
+    def update(self, step: int) -> None:
+        """Take in the weights after a step.
+
+        Args:
+            step: That was made, from 0: its average keeps ``(1 + step) / (10 + step)`` at most.
+        """
+        decay = min(self._decay, (1 + step) / (10 + step))
         weights = [local(self._named[name].detach()).float() for name in self.average]
         averages = [local(tensor) for tensor in self.average.values()]
-        torch._foreach_lerp_(averages, weights, 1 - self._decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -106,7 +106,7 @@ def _optimise(work: Work, loaded: LoadedStep) -> dict[str, Any]:
     norm = clip_gradients(state.parameters, spec.max_grad_norm, work.group)
     state.optimizer.step()
     if state.ema:
-        state.ema.update()
+        state.ema.update(state.step)
     return {
         "step": loaded.step + 1,
         "epoch": loaded.position.epoch,

@@ -85,7 +85,7 @@ def _step(spec: PretrainSpec, part: Part, state: TrainState, group: Group) -> di
     norm = clip_gradients(state.parameters, spec.optimization.max_grad_norm, group)
     state.optimizer.step()
     if state.ema:
-        state.ema.update()
+        state.ema.update(state.step)
     state.step += 1
     state.samples += stretch.batch_size
     return {
