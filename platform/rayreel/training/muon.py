@@ -80,12 +80,14 @@ class Muon(Optimizer):
 
     def _ahead(self, weight: Tensor) -> Tensor:
         """Where a matrix is led: by what comes next, which is nearer than the average to now."""
-        average = self._state(weight, "momentum")["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-        gradient: Tensor = weight.grad
-        return gradient.lerp(average, _MOMENTUM).flatten(1)
+        gradient = weight.grad
+        assert gradient is not None, "it moves"
+        average: Tensor = self._state(weight, "momentum")["momentum"]
+        return gradient.lerp(average.lerp_(gradient, 1 - _MOMENTUM), _MOMENTUM).flatten(1)
 
     def _vector(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
-        gradient: Tensor = weight.grad
+        gradient = weight.grad
+        assert gradient is not None, "it moves"
         state, (first, second) = self._state(weight, "first", "second"), group["betas"]
         state["first"].lerp_(gradient, 1 - first)
         state["second"].lerp_(gradient.square(), 1 - second)
@@ -117,7 +119,7 @@ def shared_out(matrices: Iterable[Tensor]) -> list[Tensor]:
         return [_move(matrix) for matrix in given]
     rank, loads = dist.get_rank(), [0] * dist.get_world_size()
     moves = torch.zeros(sum(one.numel() for one in given), device=given[0].device)
-    places = moves.split([one.numel() for one in given])
+    places = torch.split(moves, [one.numel() for one in given])
     # The longest first, each to whoever has least to do.
     for index in sorted(range(len(given)), key=lambda index: -_cost(given[index])):
         owner = loads.index(min(loads))
