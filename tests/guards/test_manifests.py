@@ -51,6 +51,7 @@ from rayreel.runs.evaluation.scenes import render_job, suite_rows, write_job
 from rayreel.runs.opened import plan
 from rayreel.runs.report.results import SCHEMA
 from rayreel.runs.training.validation_rows import validation_requests
+from rayreel.training.saving import weights_name
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 BENCHES = sorted((MANIFESTS / "bench").glob("*.yaml"))
@@ -176,13 +177,28 @@ def test_tiny_trainings_learn_from_the_demo(path):
 
 
 @pytest.mark.parametrize("path", NANO_TRAININGS, ids=name)
-def test_trainings_of_the_recipe_learn_from_what_it_encodes(path):
-    """The manual's commands leave what its later commands read."""
-    recipe = (MANIFESTS / "README.md").read_text("utf-8")
-    written = {str(Path(output).absolute()) for output in re.findall(r" -o (datasets/\S+)", recipe)}
-    written.add(read_encode_spec(str(NANO / "encode.yaml")).output)
-    assert read_train_spec(str(path)).dataset in written
-    assert f"rayreel train manifests/nano/{path.name}" in recipe
+def test_trainings_of_the_recipe_learn_from_what_is_encoded_for_them(path):
+    """What one reads of datasets and weights, commands before it in the manual have written."""
+    recipe, _, _ = (
+        (MANIFESTS / "README.md")
+        .read_text("utf-8")
+        .partition(f"rayreel train manifests/nano/{path.name}")
+    )
+    encoded = read_encode_spec(str(NANO / "encode.yaml"))
+    outputs = {str(Path(one).absolute()) for one in re.findall(r" -o (datasets/\S+)", recipe)}
+    outputs |= {encoded.output}
+    (start,) = re.findall(r"-o (\S+start\.safetensors)", recipe)
+    weights = {MANIFESTS.parent / start}
+    for before in re.findall(r"rayreel train manifests/nano/(\S+)", recipe):
+        earlier = read_train_spec(str(NANO / before))
+        weights.add(Path(earlier.output, weights_name(earlier.optimization.steps)))
+    spec = read_train_spec(str(path))
+    assert spec.dataset in outputs
+    assert isinstance(spec.model, ModelSpec)
+    assert isinstance(encoded.model, ModelSpec)
+    assert spec.model.gemma == encoded.model.gemma
+    named = [spec.model.checkpoint, *([spec.start] if spec.start else [])]
+    assert {Path(str(one)).resolve() for one in named} <= weights
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=name)

@@ -8,7 +8,9 @@ import torch
 from rayreel.checkpoints.files import ModelFiles
 from rayreel.checkpoints.tiny import locate_model
 from rayreel.config.train import TrainSpec
+from rayreel.errors import SpecError
 from rayreel.pipelines.devices import Device
+from rayreel.runs.training.opened import check_training
 from rayreel.training.contexts import Contexts
 from rayreel.training.dataset import TrainingData
 from rayreel.training.example import Batch, Draws, StreamBatch, stacked
@@ -50,7 +52,7 @@ class Lesson:
         trainable = build_trainable(files, spec, torch.device("cpu"), torch.float32)
         self.model = trainable.model
         self.set_adapter(0.1)
-        self.teacher = teacher_of(spec, files, self.model, trainable.connectors, CPU)
+        self.teacher = teacher_of(spec, files, self.model, CPU)
         streams = spec.strategy.streams()
         data = TrainingData(spec.dataset, streams)
         make = ExampleMaker(streams, Geometry.of(files), sigma_sampler(spec.timesteps))
@@ -143,3 +145,20 @@ def test_a_run_of_a_teacher_goes_on_as_if_it_had_never_stopped(dataset, tmp_path
     spec = distilled(dataset, tmp_path / "stopped", substeps=2)
     trained(spec, stop_at=5)
     assert trained(spec) == whole
+
+
+@pytest.mark.parametrize(
+    ("guidance", "said"),
+    [
+        ({"video_guidance": {"method": "cgf"}}, "video_guidance.method: 'cgf' is unknown"),
+        ({"audio_guidance": {"stg_blocks": [77]}}, "77"),
+    ],
+)
+def test_guidance_that_cannot_be_is_refused_before_anything_is_trained(
+    dataset, tmp_path, guidance, said
+):
+    with pytest.raises(SpecError) as caught:
+        check_training(distilled(dataset, tmp_path / "run", **guidance))
+    assert str(caught.value).startswith("distillation:")
+    assert said in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -115,7 +115,7 @@ def shared_out(matrices: Iterable[Tensor]) -> list[Tensor]:
         Like them, of the size that steps of AdamW have.
     """
     given = list(matrices)
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if not given or not dist.is_initialized() or dist.get_world_size() == 1:
         return [_move(matrix) for matrix in given]
     rank, loads = dist.get_rank(), [0] * dist.get_world_size()
     moves = torch.zeros(sum(one.numel() for one in given), device=given[0].device)

@@ -91,7 +91,7 @@ def train(job: TrainJob, *, begin: Begin = begin_here, told: Told = lambda _: No
             group=group,
             model=trainable.model,
             contexts=Contexts(trainable.connectors, device.torch_dtype),
-            teacher=teacher_of(spec, files, trainable.model, trainable.connectors, device),
+            teacher=teacher_of(spec, files, trainable.model, device),
             state=state,
             loader=Loader(
                 data,

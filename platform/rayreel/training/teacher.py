@@ -8,22 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from rayreel.checkpoints.files import ModelFiles
+from rayreel.config.jobs import MemorySpec
 from rayreel.config.request import RenderRequest
 from rayreel.config.sampling import Guidance
-from rayreel.config.train import TrainSpec
+from rayreel.config.train import DistillationSpec, TrainSpec
 from rayreel.data.storage import Storage
 from rayreel.data.store import RecordStore
 from rayreel.diffusion.denoisers import GuidedDenoiser
 from rayreel.diffusion.loop import denoise
 from rayreel.diffusion.steppers import Euler
 from rayreel.diffusion.streams import Pair, per_stream
-from rayreel.models.text.connector import TextConnectors
+from rayreel.errors import SpecError
 from rayreel.models.transformer.perturbations import Perturbations
 from rayreel.models.transformer.text import TextMemory
 from rayreel.pipelines.devices import Device
+from rayreel.pipelines.faults import request_faults
 from rayreel.pipelines.ledger import ModelLedger
 from rayreel.pipelines.one_stage import OneStage
-from rayreel.pipelines.phases import features
+from rayreel.pipelines.phases import contexts, features
 from rayreel.pipelines.resolve import resolve
 from rayreel.pipelines.texts import TextStore
 from rayreel.training.adapters import without_adapter
@@ -123,45 +125,62 @@ class Teacher:
         return velocities
 
 
+def teacher_request(spec: DistillationSpec, files: ModelFiles) -> RenderRequest:
+    """How a teacher is guided, as a clip of one guided stage is.
+
+    Args:
+        spec: What is asked for.
+        files: Of the model.
+
+    Raises:
+        SpecError: Naming each field that the model cannot follow, and what was expected.
+    """
+    said = spec.model_dump(exclude={"substeps"}, exclude_unset=True)
+    request = RenderRequest(prompt="any", pipeline="one_stage", seed=0, **said)
+    if faults := request_faults(request, files):
+        lines = [f"  {field}: {fault}" for field, fault in faults]
+        raise SpecError("\n".join(["distillation:", *lines]))
+    return resolve(request, files, OneStage)
+
+
 def teacher_of(
-    spec: TrainSpec,
-    files: ModelFiles,
-    model: nn.Module,
-    connectors: TextConnectors,
-    device: Device,
+    spec: TrainSpec, files: ModelFiles, model: nn.Module, device: Device
 ) -> Teacher | None:
     """The teacher that a spec wants, if it wants one.
 
-    The negative prompt is encoded as that of a validation clip is: once for a run directory.
+    Its negative prompt is encoded once for a run directory, as those of validation clips are.
 
     Args:
         spec: Of the run.
         files: Of the model.
         model: With its adapter, on its device.
-        connectors: Of its texts.
         device: Where the run computes, and in which dtype.
+
+    Raises:
+        SpecError: As ``teacher_request`` does.
     """
     if spec.distillation is None:
         return None
-    said = spec.distillation.model_dump(exclude={"substeps"}, exclude_unset=True)
-    request = resolve(RenderRequest(prompt="any", seed=0, **said), files, OneStage)
-    negative = None
-    if request.negative_prompt is not None:
-        ledger = ModelLedger(spec.model, device)
-        texts = TextStore(RecordStore(Storage(spec.output)), files)
-        (negative_features,) = features(ledger, [request.negative_prompt], texts)
-        place = next(connectors.parameters()).device
-        with torch.no_grad():
-            (negative,) = connectors([negative_features.to(place, device.torch_dtype)])
-        negative = TextContext(video=negative.video[None], audio=negative.audio[None])
+    request = teacher_request(spec.distillation, files)
     return Teacher(
         model=model,
         dtype=device.torch_dtype,
         guidance=(request.video_guidance or Guidance(), request.audio_guidance or Guidance()),
-        negative=negative,
+        negative=_negative(spec, request.negative_prompt, device),
         levels=(*sorted(set(spec.timesteps.levels), reverse=True), 0.0),
         substeps=spec.distillation.substeps,
     )
+
+
+def _negative(spec: TrainSpec, prompt: str | None, device: Device) -> TextContext | None:
+    """What a negative prompt is to the model, for any number of samples."""
+    if prompt is None:
+        return None
+    # What is loaded for it is needed once, and goes.
+    ledger = ModelLedger(spec.model, device, MemorySpec(text_encoder="per_call"))
+    texts = TextStore(RecordStore(Storage(spec.output)), ledger.files)
+    (context,) = contexts(ledger, features(ledger, [prompt], texts))
+    return TextContext(video=context.video[None], audio=context.audio[None])
 
 
 def _state(stream: StreamBatch, rows: Tensor) -> LatentState:

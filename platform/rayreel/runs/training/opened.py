@@ -25,6 +25,7 @@ from rayreel.training.group import Group
 from rayreel.training.model import check_trainable
 from rayreel.training.optimizers import check_schedule
 from rayreel.training.run import TrainJob
+from rayreel.training.teacher import teacher_request
 from rayreel.training.tracking import check_tracking
 
 _RUN = "run.json"
@@ -92,6 +93,8 @@ def check_training(
     check_trainable(files, spec, torch.device(device.name))
     check_schedule(spec.optimization)
     check_tracking(spec)
+    if spec.distillation:
+        teacher_request(spec.distillation, files)
     data = TrainingData(spec.dataset, spec.strategy.streams())
     data.check(files)
     requests = validation_requests(

@@ -54,10 +54,8 @@ def fit_upsampler(network: LatentUpsampler, small: Tensor, large: Tensor) -> Non
     conv.bias.zero_()
     conv.weight[: len(weight)] = weight.reshape(-1, *conv.weight.shape[1:])
     conv.bias[: len(bias)] = bias
-    network.final_conv.weight.zero_()
+    nn.init.dirac_(network.final_conv.weight)
     network.final_conv.bias.zero_()
-    for channel in range(large.shape[1]):
-        network.final_conv.weight[channel, channel, 1, 1, 1] = 1
 
 
 def _carry(conv: nn.Conv3d, norm: nn.GroupNorm, channels: int) -> None:
