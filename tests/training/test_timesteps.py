@@ -29,10 +29,10 @@ def draws(count=400_000, seed=0):
     )
 
 
-def drawn(count=3000, tokens=4096, **spec):
-    """What a sampler draws one by one."""
+def drawn(count=3000, length=4096, **spec):
+    """What a sampler draws one by one, for samples of one length."""
     sampler, generator = sigma_sampler(TimestepSpec(**spec)), torch.Generator().manual_seed(0)
-    return torch.tensor([sampler(tokens, generator) for _ in range(count)])
+    return torch.tensor([sampler(length, generator) for _ in range(count)])
 
 
 def close(actual, expected, tolerance):
@@ -98,6 +98,14 @@ def test_samplers_draw_as_their_functions():
     close(drawn(uniform_share=1).mean(), 0.5, 0.02)
     assert 0.2 <= drawn(uniform_share=1, eps=0.2).min() < 0.21
     close(drawn(std=2, uniform_share=0).quantile(0.1), 0.3464, 0.03)
+
+
+@pytest.mark.parametrize("stretched", [True, False])
+def test_short_samples_can_have_the_levels_of_long_ones(stretched):
+    short = drawn(length=64, stretched=stretched)
+    as_long = drawn(length=64, stretched=stretched, tokens=4096)
+    assert torch.equal(as_long, drawn(length=4096, stretched=stretched))
+    assert short.median() < as_long.median() - 0.15
 
 
 def test_uniform_levels_stay_in_their_range():

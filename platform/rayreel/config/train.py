@@ -46,6 +46,12 @@ class TimestepSpec(StrictModel):
         default=True,
         description="logit-normal as from 2.3 on, stretched to [0, 1]; or as of 2.0",
     )
+    tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="length that noise is favoured for, as pipelines favour it for 4096 whatever "
+        "they make; by default that of the sample",
+    )
     std: float = Field(default=1.0, gt=0, description="of the normal draw")
     uniform_share: float = Field(
         default=0.1, ge=0, le=1, description="of a stretched one, draws that are uniform instead"
@@ -71,7 +77,7 @@ class TimestepSpec(StrictModel):
             raise ValueError("sampler levels needs levels, such as [1.0, 0.725, 0.421875]")
         counts = {"sampler", "levels"} if self.sampler == "levels" else {"sampler", "min", "max"}
         if self.sampler == "shifted_logit_normal":
-            counts = {"sampler", "stretched", "std"}
+            counts = {"sampler", "stretched", "tokens", "std"}
             counts |= {"uniform_share", "eps"} if self.stretched else set()
         usual = {name: field.default for name, field in type(self).model_fields.items()}
         if idle := {name for name, value in self if value != usual[name]} - counts:

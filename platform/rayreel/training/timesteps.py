@@ -74,7 +74,9 @@ def sigma_sampler(spec: TimestepSpec) -> SigmaSampler:
 
     def of_2_0(tokens: int, generator: torch.Generator) -> float:
         return float(
-            logit_normal(torch.randn((), generator=generator), tokens=tokens, std=spec.std)
+            logit_normal(
+                torch.randn((), generator=generator), tokens=spec.tokens or tokens, std=spec.std
+            )
         )
 
     def stretched(tokens: int, generator: torch.Generator) -> float:
@@ -85,7 +87,7 @@ def sigma_sampler(spec: TimestepSpec) -> SigmaSampler:
                 normal,
                 level,
                 choice,
-                tokens=tokens,
+                tokens=spec.tokens or tokens,
                 std=spec.std,
                 uniform_share=spec.uniform_share,
                 eps=spec.eps,
