@@ -65,7 +65,8 @@ SERVICES = sorted((MANIFESTS / "serving").glob("*.yaml"))
 NANO = MANIFESTS / "nano"
 PRETRAININGS = sorted(path for path in NANO.glob("*.yaml") if path.stem in get_args(PartName))
 EVALS = sorted(NANO.glob("eval*.yaml"))
-NANO_TRAININGS = sorted(NANO / f"{stem}.yaml" for stem in ("train-half", "train", "distilled"))
+_LEARNED = ("train-half", "train-layout", "train", "distilled")
+NANO_TRAININGS = sorted(NANO / f"{stem}.yaml" for stem in _LEARNED)
 RENDERS = sorted(
     {*MANIFESTS.rglob("*.yaml"), *MANIFESTS.rglob("*.jsonl")}
     - {*BENCHES, *MODELS, *CLUSTERS, *TINY_TRAININGS, *TRAININGS, *SERVICES, DATASET}
