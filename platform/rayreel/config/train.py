@@ -49,8 +49,8 @@ class TimestepSpec(StrictModel):
     tokens: int | None = Field(
         default=None,
         ge=1,
-        description="length that noise is favoured for, as pipelines favour it for 4096 whatever "
-        "they make; by default that of the sample",
+        description="length that noise is favoured for, by default that of the sample; most "
+        "pipelines favour it as for 4096, whatever they make",
     )
     std: float = Field(default=1.0, gt=0, description="of the normal draw")
     uniform_share: float = Field(

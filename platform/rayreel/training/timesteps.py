@@ -74,9 +74,7 @@ def sigma_sampler(spec: TimestepSpec) -> SigmaSampler:
 
     def of_2_0(tokens: int, generator: torch.Generator) -> float:
         return float(
-            logit_normal(
-                torch.randn((), generator=generator), tokens=spec.tokens or tokens, std=spec.std
-            )
+            logit_normal(torch.randn((), generator=generator), tokens=tokens, std=spec.std)
         )
 
     def stretched(tokens: int, generator: torch.Generator) -> float:
@@ -87,7 +85,7 @@ def sigma_sampler(spec: TimestepSpec) -> SigmaSampler:
                 normal,
                 level,
                 choice,
-                tokens=spec.tokens or tokens,
+                tokens=tokens,
                 std=spec.std,
                 uniform_share=spec.uniform_share,
                 eps=spec.eps,
@@ -102,4 +100,5 @@ def sigma_sampler(spec: TimestepSpec) -> SigmaSampler:
         return one_of
     if spec.sampler == "uniform":
         return uniform
-    return stretched if spec.stretched else of_2_0
+    shifted, length = stretched if spec.stretched else of_2_0, spec.tokens
+    return shifted if length is None else lambda _, generator: shifted(length, generator)
